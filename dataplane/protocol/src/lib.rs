@@ -6,3 +6,5 @@
 
 pub mod hypervisor;
 pub mod limits;
+pub mod time;
+pub mod wire;

@@ -1,9 +1,106 @@
 //! Every bound of the protocol in one place, with what it bounds and why that much is enough.
-//! Relations between bounds are asserted at compile time.
+//! Relations between bounds are asserted at compile time, at the end.
+
+use std::time::Duration;
 
 /// Bytes of a guest page, QEMU's `TARGET_PAGE_SIZE` on x86-64 and arm64.
 pub const PAGE_BYTES: usize = 4096;
 
-/// Most guest bytes in one batch: the unit of ingress reads, verification and acknowledgement.
-/// Large enough that a system call, a digest finalisation and an acknowledgement cost under 1 % of moving it.
+// ---- batches ------------------------------------------------------------------------------------------------
+
+/// Most guest bytes that one ingress read puts into a batch: the unit of verification and acknowledgement.
+/// Large enough that a system call, a digest finalisation and an acknowledgement cost under 1 % of moving it;
+/// small enough that source, digest and destination work on different batches at the same time.
 pub const BATCH_BYTES_MAX: usize = 256 * 1024;
+
+/// Most bytes of an incomplete record that wait for their rest: a record header with the longest RAM block
+/// name, and a page.
+pub const CARRY_BYTES_MAX: usize = PAGE_BYTES + 8 + 1 + 255;
+
+/// How long an incomplete record waits for its rest before it is sent as opaque bytes. A hypervisor writes
+/// records whole, so the rest of one is on its way; one that is not must not be held back.
+pub const CARRY_WAIT: Duration = Duration::from_millis(2);
+
+/// Most bytes that one batch stands for.
+pub const BATCH_LEN_MAX: usize = BATCH_BYTES_MAX + CARRY_BYTES_MAX;
+
+// ---- frames -------------------------------------------------------------------------------------------------
+
+/// Most payload bytes of a frame: a batch that did not shrink, with its fields and the codec's own expansion.
+pub const FRAME_PAYLOAD_MAX: usize = BATCH_LEN_MAX + BATCH_LEN_MAX / 64 + 4096;
+
+/// Most bytes of a reason's text on the wire.
+pub const REASON_TEXT_MAX: usize = 512;
+
+/// Most bytes of a connection's label.
+pub const LABEL_MAX: usize = 64;
+
+/// Most bytes of the identity proof that a stream handshake may carry.
+pub const HELLO_AUTH_MAX: usize = 4096;
+
+// ---- sessions -----------------------------------------------------------------------------------------------
+
+/// Most page lanes of a session. Each costs a decoder; more than this many cores share no session.
+pub const LANES_MAX: u16 = 64;
+
+/// Page lanes of a session unless its caller says otherwise.
+pub const LANES_DEFAULT: u16 = 4;
+
+/// Most connections of a session: QEMU's multifd allows 255 channels; with the main one and a preempt channel.
+pub const CONNECTIONS_MAX: u16 = 257;
+
+/// Most streams that one session uses at once.
+pub const STREAMS_MAX: usize = 512;
+
+/// Guest bytes that a receiver reserves for each connection and direction: what may be under way unverified or
+/// unwritten. Covers 1 Gbit/s over 100 ms at a compression ratio of 2.5.
+pub const RECEIVE_WINDOW_BYTES: u64 = 32 * 1024 * 1024;
+
+/// Least guest bytes a sender keeps under way: two batches, so that one is read while the other travels.
+pub const SEND_WINDOW_BYTES_MIN: u64 = 2 * BATCH_LEN_MAX as u64;
+
+/// Guest bytes that a sender puts under way before it has measured anything.
+pub const SEND_WINDOW_BYTES_START: u64 = 1024 * 1024;
+
+/// Most sequenced frames of a connection under way, however small they are.
+pub const BATCHES_UNDER_WAY_MAX: usize = 1024;
+
+/// Most frames of one page lane that wait at the receiver for an earlier one.
+pub const LANE_PENDING_FRAMES_MAX: usize = BATCHES_UNDER_WAY_MAX * 2;
+
+/// Most entries of one progress frame; more connections than this take turns.
+pub const PROGRESS_ENTRIES_MAX: usize = 64;
+
+// ---- waits --------------------------------------------------------------------------------------------------
+
+/// How long a source gateway waits for its peer to accept a session.
+pub const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often an unanswered opening is said again.
+pub const OPEN_REPEAT: Duration = Duration::from_secs(1);
+
+/// How long a destination gateway waits for its peer to open a session that it was told to expect.
+pub const EXPECT_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// How long a session lives without any stream while the guest runs.
+pub const OUTAGE_RUNNING: Duration = Duration::from_secs(60);
+
+/// How long a session lives without any stream while the guest is stopped for switchover.
+pub const OUTAGE_SWITCHOVER: Duration = Duration::from_secs(2);
+
+/// How long a session waits for its first byte after the first connection came.
+pub const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a session waits, once every connection has ended on this side, for the far side's last word.
+pub const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(5);
+
+const _: () = {
+    assert!(CARRY_BYTES_MAX < BATCH_BYTES_MAX);
+    assert!(FRAME_PAYLOAD_MAX > BATCH_LEN_MAX + 1024);
+    assert!(SEND_WINDOW_BYTES_MIN <= SEND_WINDOW_BYTES_START);
+    assert!(SEND_WINDOW_BYTES_START <= RECEIVE_WINDOW_BYTES);
+    assert!(CONNECTIONS_MAX < 0x4000);
+    assert!(LANES_MAX < 0x4000);
+    assert!(OUTAGE_SWITCHOVER.as_millis() < OUTAGE_RUNNING.as_millis());
+    assert!(RECEIVE_WINDOW_BYTES > 2 * SEND_WINDOW_BYTES_MIN);
+};

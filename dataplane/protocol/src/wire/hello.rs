@@ -1,0 +1,292 @@
+//! The handshake that opens a stream: who speaks, in which version, with which bounds.
+
+use super::cursor::put_text;
+use super::{Cursor, FrameHeader, Kind, Version, WireError, finish_frame, start_frame};
+use crate::limits::{FRAME_PAYLOAD_MAX, HELLO_AUTH_MAX, REASON_TEXT_MAX};
+use bytes::Bytes;
+
+const MAGIC: [u8; 4] = *b"DWCP";
+
+/// Who a gateway is, as it says itself. What it can prove is the transport's business.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Identity {
+    /// The gateway, for as long as it is configured so.
+    pub gateway: [u8; 16],
+    /// This run of its process, random: a peer that restarted has forgotten its sessions, and this tells.
+    pub instance: [u8; 16],
+}
+
+/// The dialling gateway's first frame. Its layout never changes, so that any two versions can refuse each
+/// other politely (DWCP-4).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hello {
+    /// Oldest version that the dialler speaks.
+    pub version_low: u16,
+    /// Newest version that the dialler speaks.
+    pub version_high: u16,
+    /// Who dials.
+    pub identity: Identity,
+    /// Which of the dialler's groups of streams this one joins: sessions stay within a group.
+    pub group: u16,
+    /// Largest payload that the dialler accepts.
+    pub payload_max: u32,
+    /// Bits for what versions cannot express; unknown ones are ignored.
+    pub features: u64,
+    /// Proof of identity for transports that carry none; empty in version 1.
+    pub auth: Vec<u8>,
+}
+
+impl Hello {
+    /// The first frame of this build.
+    pub fn new(identity: Identity, group: u16) -> Self {
+        Hello {
+            version_low: Version::OLDEST as u16,
+            version_high: Version::NEWEST as u16,
+            identity,
+            group,
+            payload_max: FRAME_PAYLOAD_MAX as u32,
+            features: 0,
+            auth: Vec::new(),
+        }
+    }
+
+    /// As a whole frame.
+    pub fn to_frame(&self) -> Bytes {
+        let mut out = Vec::new();
+        start_frame(&mut out);
+        out.extend_from_slice(&MAGIC);
+        out.extend_from_slice(&self.version_low.to_le_bytes());
+        out.extend_from_slice(&self.version_high.to_le_bytes());
+        put_identity(&mut out, &self.identity);
+        out.extend_from_slice(&self.group.to_le_bytes());
+        out.extend_from_slice(&self.payload_max.to_le_bytes());
+        out.extend_from_slice(&self.features.to_le_bytes());
+        let auth = &self.auth[..self.auth.len().min(HELLO_AUTH_MAX)];
+        out.extend_from_slice(&(auth.len() as u16).to_le_bytes());
+        out.extend_from_slice(auth);
+        finish_frame(out, FrameHeader::unordered(Kind::Hello, 0, 0))
+    }
+
+    /// Reads the payload of a [`Kind::Hello`] frame. Bytes after the known fields belong to later versions.
+    pub fn read(payload: &[u8]) -> Result<Hello, WireError> {
+        let mut cursor = Cursor::new(payload);
+        if cursor.array()? != MAGIC {
+            return Err(WireError::Magic);
+        }
+        let version_low = cursor.u16()?;
+        let version_high = cursor.u16()?;
+        let identity = take_identity(&mut cursor)?;
+        let group = cursor.u16()?;
+        let payload_max = cursor.u32()?;
+        let features = cursor.u64()?;
+        let auth_length = usize::from(cursor.u16()?);
+        if auth_length > HELLO_AUTH_MAX {
+            return Err(WireError::Length(auth_length as u64));
+        }
+        let auth = cursor.bytes(auth_length)?.to_vec();
+        if version_low > version_high {
+            return Err(WireError::Value("version"));
+        }
+        Ok(Hello { version_low, version_high, identity, group, payload_max, features, auth })
+    }
+}
+
+/// The accepting gateway's yes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HelloAccept {
+    /// The version that both speak from here on.
+    pub version: Version,
+    /// Who accepts.
+    pub identity: Identity,
+    /// Largest payload that the acceptor accepts.
+    pub payload_max: u32,
+    /// Bits for what versions cannot express.
+    pub features: u64,
+}
+
+impl HelloAccept {
+    /// As a whole frame.
+    pub fn to_frame(&self) -> Bytes {
+        let mut out = Vec::new();
+        start_frame(&mut out);
+        out.extend_from_slice(&MAGIC);
+        out.extend_from_slice(&(self.version as u16).to_le_bytes());
+        put_identity(&mut out, &self.identity);
+        out.extend_from_slice(&self.payload_max.to_le_bytes());
+        out.extend_from_slice(&self.features.to_le_bytes());
+        finish_frame(out, FrameHeader::unordered(Kind::HelloAccept, 0, 0))
+    }
+
+    /// Reads the payload of a [`Kind::HelloAccept`] frame.
+    pub fn read(payload: &[u8]) -> Result<HelloAccept, WireError> {
+        let mut cursor = Cursor::new(payload);
+        if cursor.array()? != MAGIC {
+            return Err(WireError::Magic);
+        }
+        let version = cursor.u16()?;
+        let version = Version::choose(version, version).ok_or(WireError::Value("version"))?;
+        let identity = take_identity(&mut cursor)?;
+        Ok(HelloAccept { version, identity, payload_max: cursor.u32()?, features: cursor.u64()? })
+    }
+}
+
+/// Why a stream is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RefuseCode {
+    /// No version that both speak.
+    Version,
+    /// The first frame was not a handshake.
+    NotDwcp,
+    /// The gateway takes no more streams.
+    Limit,
+    /// The gateway is shutting down.
+    Draining,
+    /// A code of a later version.
+    Other(u16),
+}
+
+impl RefuseCode {
+    fn to_wire(self) -> u16 {
+        match self {
+            RefuseCode::Version => 1,
+            RefuseCode::NotDwcp => 2,
+            RefuseCode::Limit => 3,
+            RefuseCode::Draining => 4,
+            RefuseCode::Other(code) => code,
+        }
+    }
+
+    fn from_wire(wire: u16) -> RefuseCode {
+        match wire {
+            1 => RefuseCode::Version,
+            2 => RefuseCode::NotDwcp,
+            3 => RefuseCode::Limit,
+            4 => RefuseCode::Draining,
+            other => RefuseCode::Other(other),
+        }
+    }
+}
+
+/// The accepting gateway's no.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HelloRefuse {
+    /// Why, for programs.
+    pub code: RefuseCode,
+    /// Oldest version that the acceptor speaks.
+    pub version_low: u16,
+    /// Newest version that the acceptor speaks.
+    pub version_high: u16,
+    /// Why, for people.
+    pub text: String,
+}
+
+impl HelloRefuse {
+    /// A refusal by this build.
+    pub fn new(code: RefuseCode, text: impl Into<String>) -> Self {
+        let (version_low, version_high) = (Version::OLDEST as u16, Version::NEWEST as u16);
+        HelloRefuse { code, version_low, version_high, text: text.into() }
+    }
+
+    /// As a whole frame.
+    pub fn to_frame(&self) -> Bytes {
+        let mut out = Vec::new();
+        start_frame(&mut out);
+        out.extend_from_slice(&MAGIC);
+        out.extend_from_slice(&self.code.to_wire().to_le_bytes());
+        out.extend_from_slice(&self.version_low.to_le_bytes());
+        out.extend_from_slice(&self.version_high.to_le_bytes());
+        put_text(&mut out, &self.text, REASON_TEXT_MAX);
+        finish_frame(out, FrameHeader::unordered(Kind::HelloRefuse, 0, 0))
+    }
+
+    /// Reads the payload of a [`Kind::HelloRefuse`] frame.
+    pub fn read(payload: &[u8]) -> Result<HelloRefuse, WireError> {
+        let mut cursor = Cursor::new(payload);
+        if cursor.array()? != MAGIC {
+            return Err(WireError::Magic);
+        }
+        let code = RefuseCode::from_wire(cursor.u16()?);
+        let (version_low, version_high) = (cursor.u16()?, cursor.u16()?);
+        Ok(HelloRefuse { code, version_low, version_high, text: cursor.text(REASON_TEXT_MAX)? })
+    }
+}
+
+/// The accepting gateway's answer to a stream's first frame (DWCP-4 to DWCP-6).
+pub fn answer_hello(frame: &[u8], local: Identity) -> Result<(Hello, HelloAccept), HelloRefuse> {
+    let not_dwcp = |error: WireError| HelloRefuse::new(RefuseCode::NotDwcp, error.to_string());
+    let header = FrameHeader::read(frame).map_err(not_dwcp)?;
+    if header.kind != Kind::Hello {
+        return Err(HelloRefuse::new(RefuseCode::NotDwcp, "the first frame of a stream must be a handshake"));
+    }
+    let hello = Hello::read(&frame[super::FRAME_HEADER_BYTES..]).map_err(not_dwcp)?;
+    let Some(version) = Version::choose(hello.version_low, hello.version_high) else {
+        let text = format!(
+            "the dialling gateway speaks DWCP {} to {}, this one {} to {}: upgrade the older one",
+            hello.version_low,
+            hello.version_high,
+            Version::OLDEST as u16,
+            Version::NEWEST as u16
+        );
+        return Err(HelloRefuse::new(RefuseCode::Version, text));
+    };
+    let accept = HelloAccept { version, identity: local, payload_max: FRAME_PAYLOAD_MAX as u32, features: 0 };
+    Ok((hello, accept))
+}
+
+fn put_identity(out: &mut Vec<u8>, identity: &Identity) {
+    out.extend_from_slice(&identity.gateway);
+    out.extend_from_slice(&identity.instance);
+}
+
+fn take_identity(cursor: &mut Cursor<'_>) -> Result<Identity, WireError> {
+    Ok(Identity { gateway: cursor.array()?, instance: cursor.array()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::FRAME_HEADER_BYTES;
+    use proptest::prelude::*;
+
+    const DIALLER: Identity = Identity { gateway: [1; 16], instance: [2; 16] };
+    const ACCEPTOR: Identity = Identity { gateway: [3; 16], instance: [4; 16] };
+
+    /// DWCP-5: the highest version that both speak is chosen.
+    #[test]
+    fn both_speak_version_1() {
+        let hello = Hello::new(DIALLER, 7);
+        let (read, accept) = answer_hello(&hello.to_frame(), ACCEPTOR).unwrap();
+        assert_eq!(read, hello);
+        let frame = accept.to_frame();
+        assert_eq!(HelloAccept::read(&frame[FRAME_HEADER_BYTES..]), Ok(accept));
+    }
+
+    /// DWCP-6: no common version is refused, naming both ranges.
+    #[test]
+    fn wrong_version() {
+        for (version_low, version_high) in [(0, 0), (2, 9)] {
+            let hello = Hello { version_low, version_high, ..Hello::new(DIALLER, 0) };
+            let refuse = answer_hello(&hello.to_frame(), ACCEPTOR).unwrap_err();
+            assert_eq!(refuse.code, RefuseCode::Version);
+            assert!(refuse.text.contains(&format!("{version_low} to {version_high}")), "{}", refuse.text);
+            assert_eq!(HelloRefuse::read(&refuse.to_frame()[FRAME_HEADER_BYTES..]), Ok(refuse));
+        }
+    }
+
+    #[test]
+    fn a_later_version_may_append_fields() {
+        let mut frame = Hello { version_high: 9, ..Hello::new(DIALLER, 0) }.to_frame().to_vec();
+        frame.extend_from_slice(b"from the future");
+        let length = frame.len() - FRAME_HEADER_BYTES;
+        FrameHeader::unordered(Kind::Hello, 0, 0).write(length, &mut frame);
+        assert_eq!(answer_hello(&frame, ACCEPTOR).unwrap().1.version, Version::V1);
+    }
+
+    proptest! {
+        #[test]
+        fn total(payload in prop::collection::vec(any::<u8>(), 0..128)) {
+            let _ = (Hello::read(&payload), HelloAccept::read(&payload), HelloRefuse::read(&payload));
+            let _ = answer_hello(&payload, ACCEPTOR);
+        }
+    }
+}
