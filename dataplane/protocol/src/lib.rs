@@ -5,6 +5,14 @@
 #![forbid(unsafe_code)]
 
 pub mod hypervisor;
+pub mod schedule;
+pub mod stream;
+pub mod wire;
+
+pub mod destination;
+pub mod session;
+pub mod source;
+
+pub mod event;
 pub mod limits;
 pub mod time;
-pub mod wire;

@@ -7,3 +7,8 @@
 mod span;
 
 pub use span::{BlockId, PAGE_RECORD_BYTES, Span, WORD_BYTES, ZERO_RECORD_BYTES};
+
+mod parser;
+mod progress;
+pub use parser::Parser;
+pub use progress::{Phase, StreamKind, StreamProgress};

@@ -1,0 +1,69 @@
+//! The destination's side of a session: its own caller announced it, the peer opens it, and it connects to the
+//! hypervisor that its caller named, never to one that the peer names.
+
+use crate::event::Event;
+use crate::session::{Ends, Role, Session, SessionConfig, State};
+use crate::stream::{Inbound, Outbound};
+use crate::time::Instant;
+use crate::wire::{Accept, Open, Reason, ReasonCode};
+
+impl Session {
+    /// A session that waits for the peer to open it.
+    pub fn destination(config: SessionConfig, now: Instant) -> Session {
+        debug_assert_eq!(config.role, Role::Destination);
+        let deadline = now.after(config.expect_timeout);
+        Session::new(config, State::Expecting { deadline })
+    }
+
+    /// The peer opens the session, or takes it up again (DWCP-10, DWCP-11).
+    pub(crate) fn take_open(&mut self, open: &Open, ends: Option<Ends>, now: Instant) -> Result<(), Reason> {
+        if self.config.role != Role::Destination {
+            return Err(Reason::new(ReasonCode::Protocol, "an Open came to the side that opens"));
+        }
+        let Some(ends) = ends else { return Ok(()) };
+        let (session, epoch) = (self.config.session, self.config.epoch);
+        // `blake3::Hash` compares in constant time.
+        if self.config.token.proof("dwcp open", session, epoch, &ends) != open.proof {
+            return Err(Reason::new(
+                ReasonCode::NotAuthorised,
+                "the peer gateway does not know the session's token",
+            ));
+        }
+        if matches!(self.state, State::Expecting { .. }) {
+            if open.resume {
+                let text =
+                    "the peer takes up a session that this gateway has not begun: one of them restarted";
+                return Err(Reason::new(ReasonCode::SessionUnknown, text));
+            }
+            self.config.lanes = open.lanes;
+            self.config.digest = open.digest;
+            self.config.connections_max = self.config.connections_max.min(open.connections_max);
+            self.outbound = Outbound::new(session, epoch, open.digest, false);
+            self.outbound.grant(open.receive_window);
+            self.inbound = Inbound::new(open.digest, self.config.receive_window, self.config.connections_max);
+            self.state = State::Running;
+            self.opened_at = Some(now);
+            self.events.push_back(Event::Opened);
+        }
+        let proof = self.config.token.proof("dwcp accept", session, epoch, &ends);
+        let accept = Accept { receive_window: self.config.receive_window, proof: *proof.as_bytes() };
+        self.control.push_back(accept.to_frame(session, epoch));
+        Ok(())
+    }
+
+    /// The source's hypervisor opened a connection: the way back opens here, the gateway connects.
+    pub(crate) fn take_connection(
+        &mut self,
+        connection: u16,
+        label: String,
+        now: Instant,
+    ) -> Result<(), Reason> {
+        if self.config.role != Role::Destination {
+            return Err(Reason::new(ReasonCode::Protocol, "the destination's side opened a connection"));
+        }
+        self.outbound.open(connection, None, now);
+        self.count_connection(now);
+        self.events.push_back(Event::ConnectionOpened { connection, label });
+        Ok(())
+    }
+}

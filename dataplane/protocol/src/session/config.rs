@@ -1,0 +1,94 @@
+//! What a caller asks a session to be.
+
+use super::Ends;
+use crate::limits::{
+    CONNECTIONS_MAX, EXPECT_TIMEOUT, LANES_DEFAULT, OPEN_TIMEOUT, OUTAGE_RUNNING, RECEIVE_WINDOW_BYTES,
+};
+use std::time::Duration;
+
+/// Which side of the migration a gateway stands on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// The source's hypervisor connects here.
+    Source,
+    /// This gateway connects to the destination's hypervisor.
+    Destination,
+}
+
+/// A secret that both callers gave to their gateways. It never crosses the wire: only keyed digests do.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token([u8; 32]);
+
+impl Token {
+    /// A token from its bytes.
+    pub fn new(bytes: [u8; 32]) -> Self {
+        Token(bytes)
+    }
+
+    /// Proof of knowing the token, good for one meaning, session, epoch and pair of processes (DWCP-12).
+    pub(crate) fn proof(&self, meaning: &str, session: u64, epoch: u32, ends: &Ends) -> blake3::Hash {
+        let mut hasher = blake3::Hasher::new_keyed(&self.0);
+        hasher.update(meaning.as_bytes());
+        hasher.update(&session.to_le_bytes());
+        hasher.update(&epoch.to_le_bytes());
+        hasher.update(&ends.dialler.instance);
+        hasher.update(&ends.acceptor.instance);
+        hasher.finalize()
+    }
+}
+
+/// Secrets stay out of logs.
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Token(..)")
+    }
+}
+
+/// What a caller asks a session to be.
+#[derive(Clone, Debug)]
+pub struct SessionConfig {
+    /// Which side this is.
+    pub role: Role,
+    /// The session's number, the same at both gateways.
+    pub session: u64,
+    /// Which run of sequence numbers; 0 for a session that was never rebuilt.
+    pub epoch: u32,
+    /// The session's secret, the same at both gateways.
+    pub token: Token,
+    /// Page lanes. The source proposes, the destination follows.
+    pub lanes: u16,
+    /// Whether batches carry digests. The source proposes, the destination follows.
+    pub digest: bool,
+    /// Most connections. The destination takes the lesser of both.
+    pub connections_max: u16,
+    /// Guest bytes reserved for each connection that this side receives on.
+    pub receive_window: u64,
+    /// How long the session outlives the loss of every stream while the guest runs.
+    pub outage: Duration,
+    /// How long a source waits for its peer's answer.
+    pub open_timeout: Duration,
+    /// How long a destination waits to be opened.
+    pub expect_timeout: Duration,
+    /// Whether the destination's guest may start without anyone's command (QEMU without `-S`).
+    pub destination_may_start: bool,
+}
+
+impl SessionConfig {
+    /// A session with every bound at its default.
+    pub fn new(role: Role, session: u64, token: Token) -> Self {
+        SessionConfig {
+            role,
+            session,
+            epoch: 0,
+            token,
+            lanes: LANES_DEFAULT,
+            digest: true,
+            connections_max: CONNECTIONS_MAX,
+            receive_window: RECEIVE_WINDOW_BYTES,
+            outage: OUTAGE_RUNNING,
+            open_timeout: OPEN_TIMEOUT,
+            expect_timeout: EXPECT_TIMEOUT,
+            destination_may_start: true,
+        }
+    }
+}

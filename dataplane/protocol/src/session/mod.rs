@@ -1,0 +1,471 @@
+//! A session: one migration's connections between one pair of gateways.
+//!
+//! ```text
+//!  source       Opening ──Accept──▶ Running ◀──▶ Interrupted ──outage──▶ Failed
+//!                  └─Refuse, timeout──────────────────────────────────────▲
+//!  destination  Expecting ──Open──▶ Running ◀──▶ Interrupted ──outage─────┘
+//!                                     └──all ended, all verified──▶ Finished
+//! ```
+//!
+//! [`crate::source`] and [`crate::destination`] hold what differs between the two sides: who opens, and who
+//! connects to a hypervisor when. Everything else is the same in both directions, and is here.
+
+mod config;
+mod state;
+
+pub use config::{Role, SessionConfig, Token};
+pub use state::State;
+
+use crate::event::Event;
+use crate::hypervisor::{Phase, StreamKind};
+use crate::limits::{FIRST_BYTE_TIMEOUT, LAST_WORD_TIMEOUT, OUTAGE_SWITCHOVER, STREAMS_MAX};
+use crate::stream::{BatchBuffer, Inbound, Outbound, StreamId};
+use crate::time::{Clock, Instant};
+use crate::wire::{
+    Accept, ConnectionOpen, FRAME_HEADER_BYTES, FrameHeader, Identity, Kind, Open, Progress, Reason,
+    ReasonCode,
+};
+use bytes::Bytes;
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+/// The two ends of a stream, as its handshake named them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ends {
+    /// Who dialled.
+    pub dialler: Identity,
+    /// Who accepted.
+    pub acceptor: Identity,
+}
+
+/// One side of a session.
+#[derive(Debug)]
+pub struct Session {
+    pub(crate) config: SessionConfig,
+    pub(crate) state: State,
+    pub(crate) outbound: Outbound,
+    pub(crate) inbound: Inbound,
+    streams: BTreeMap<StreamId, Ends>,
+    streams_ever: u32,
+    /// Unordered frames that wait for a stream: few, and each replaces what it repeats.
+    pub(crate) control: VecDeque<Bytes>,
+    pub(crate) events: VecDeque<Event>,
+    pub(crate) opened_at: Option<Instant>,
+    first_connection_at: Option<Instant>,
+    ended_here_at: Option<Instant>,
+    connections: u16,
+    received_bytes: u64,
+    held: bool,
+}
+
+impl Session {
+    /// A session that is neither opened nor expected yet, `state` says which it is to be.
+    pub(crate) fn new(config: SessionConfig, state: State) -> Self {
+        let source = config.role == Role::Source;
+        Session {
+            outbound: Outbound::new(config.session, config.epoch, config.digest, source),
+            inbound: Inbound::new(config.digest, config.receive_window, config.connections_max),
+            config,
+            state,
+            streams: BTreeMap::new(),
+            streams_ever: 0,
+            control: VecDeque::new(),
+            events: VecDeque::new(),
+            opened_at: None,
+            first_connection_at: None,
+            ended_here_at: None,
+            connections: 0,
+            received_bytes: 0,
+            held: false,
+        }
+    }
+
+    // ---- the network's side ---------------------------------------------------------------------------------
+
+    /// A stream to the peer may carry this session's frames.
+    pub fn stream_opened(&mut self, stream: StreamId, ends: Ends, now: Instant) {
+        if self.state.is_over() || self.streams.len() >= STREAMS_MAX {
+            return;
+        }
+        self.streams.insert(stream, ends);
+        self.streams_ever += 1;
+        match self.state {
+            State::Opening { .. } => self.say_open(ends, false, now),
+            State::Interrupted { .. } => {
+                if self.config.role == Role::Source {
+                    self.say_open(ends, true, now);
+                }
+                self.state = State::Running;
+                self.inbound.repeat_progress();
+                self.events.push_back(Event::Resumed);
+            }
+            State::Expecting { .. } | State::Running | State::Finished | State::Failed(_) => {}
+        }
+    }
+
+    /// A stream died. What it carried and the peer has not verified leaves again on another.
+    pub fn stream_lost(&mut self, stream: StreamId, now: Instant) {
+        if self.streams.remove(&stream).is_none() {
+            return;
+        }
+        self.outbound.stream_lost(stream);
+        self.inbound.repeat_progress();
+        if self.streams.is_empty() && matches!(self.state, State::Running) {
+            self.state = State::Interrupted { since: now };
+            self.events.push_back(Event::Interrupted);
+        }
+    }
+
+    /// Takes a frame of this session that a stream delivered. Where it breaks the protocol or the digest, the
+    /// session has failed afterwards, and the peer is told.
+    pub fn receive(&mut self, stream: StreamId, header: FrameHeader, frame: Bytes, now: Instant) {
+        if self.state.is_over() {
+            return;
+        }
+        self.received_bytes += frame.len() as u64;
+        if let Err(reason) = self.take(stream, header, frame, now) {
+            self.fail(reason);
+        }
+        self.settle(now);
+    }
+
+    fn take(
+        &mut self,
+        stream: StreamId,
+        header: FrameHeader,
+        frame: Bytes,
+        now: Instant,
+    ) -> Result<(), Reason> {
+        if header.epoch != self.config.epoch {
+            return Err(Reason::new(
+                ReasonCode::SessionUnknown,
+                format!(
+                    "the peer speaks of epoch {} of this session, here it is {}",
+                    header.epoch, self.config.epoch
+                ),
+            ));
+        }
+        let payload = &frame[FRAME_HEADER_BYTES..];
+        match header.kind {
+            Kind::Open => {
+                let ends = self.streams.get(&stream).copied();
+                self.take_open(&Open::read(payload)?, ends, now)
+            }
+            Kind::Accept => {
+                let ends = self.streams.get(&stream).copied();
+                self.take_accept(&Accept::read(payload)?, ends, now)
+            }
+            Kind::Refuse => {
+                let reason = Reason::read(payload)?;
+                // The peer has finished and forgotten; what is missing here is only its last acknowledgement.
+                if reason.code == ReasonCode::Finished && self.inbound.all_ended() {
+                    self.finish();
+                    return Ok(());
+                }
+                Err(Reason::new(
+                    reason.code,
+                    format!("the peer gateway refused the session: {}", reason.text),
+                ))
+            }
+            Kind::Fail => {
+                let reason = Reason::read(payload)?;
+                self.control.clear();
+                Err(Reason::new(reason.code, format!("the peer gateway ended the session: {}", reason.text)))
+            }
+            Kind::Progress => {
+                for entry in &Progress::read(payload)?.entries {
+                    self.outbound.progress(entry, now)?;
+                }
+                self.events.push_back(Event::Writable);
+                Ok(())
+            }
+            Kind::ConnectionOpen | Kind::Batch | Kind::Index | Kind::Part | Kind::ConnectionEnd => {
+                if matches!(self.state, State::Opening { .. } | State::Expecting { .. }) {
+                    return Err(Reason::new(
+                        ReasonCode::Protocol,
+                        "hypervisor bytes came before the session was open",
+                    ));
+                }
+                let receipt = self.inbound.receive(header, frame)?;
+                for (connection, label) in receipt.opened {
+                    self.take_connection(connection, label, now)?;
+                }
+                for connection in receipt.readable {
+                    self.events.push_back(Event::Readable { connection });
+                }
+                Ok(())
+            }
+            Kind::Hello | Kind::HelloAccept | Kind::HelloRefuse => {
+                Err(Reason::new(ReasonCode::Protocol, "a stream's handshake came in the middle of a session"))
+            }
+        }
+    }
+
+    /// The next frame that `stream` should carry; `None`: nothing waits, or the stream is not this session's.
+    pub fn next_frame(&mut self, stream: StreamId) -> Option<Bytes> {
+        if !self.streams.contains_key(&stream) {
+            return None;
+        }
+        if let Some(frame) = self.control.pop_front() {
+            return Some(frame);
+        }
+        if self.state.is_over() || matches!(self.state, State::Opening { .. } | State::Expecting { .. }) {
+            // What is left to say after a session's end was in `control`; but a finished side still acknowledges.
+            if !matches!(self.state, State::Finished) {
+                return None;
+            }
+        }
+        if self.inbound.has_progress() {
+            return Some(self.inbound.take_progress().to_frame(self.config.session, self.config.epoch));
+        }
+        self.outbound.next_frame(stream)
+    }
+
+    /// Whether a frame waits for a stream.
+    pub fn has_frames(&self) -> bool {
+        match self.state {
+            State::Opening { .. } | State::Expecting { .. } | State::Failed(_) => !self.control.is_empty(),
+            State::Running | State::Interrupted { .. } | State::Finished => {
+                !self.control.is_empty() || self.inbound.has_progress() || self.outbound.has_frames()
+            }
+        }
+    }
+
+    // ---- the hypervisor's side ------------------------------------------------------------------------------
+
+    /// The source's hypervisor opened a connection. An error: the session takes no more.
+    pub fn open_connection(&mut self, label: &str, now: Instant) -> Result<u16, Reason> {
+        if self.connections >= self.config.connections_max {
+            let text = format!("the session takes {} connections at most", self.config.connections_max);
+            return Err(Reason::new(ReasonCode::Limit, text));
+        }
+        if self.state.is_over() {
+            return Err(Reason::new(ReasonCode::Finished, "the session is over"));
+        }
+        let connection = self.connections;
+        self.connections += 1;
+        self.first_connection_at.get_or_insert(now);
+        self.outbound.open(connection, Some(&ConnectionOpen { label: label.to_owned() }), now);
+        self.inbound.open(connection);
+        Ok(connection)
+    }
+
+    /// Bytes that may be read from a connection's hypervisor now; 0: wait for [`Event::Writable`].
+    pub fn read_budget(&self, connection: u16) -> usize {
+        match self.state {
+            State::Running => self.outbound.read_budget(connection),
+            _ => 0,
+        }
+    }
+
+    /// Takes `filled` bytes that were read into `buffer` behind [`crate::stream::INGEST_HEADROOM`].
+    pub fn ingest<B: BatchBuffer>(&mut self, connection: u16, buffer: B, filled: usize, clock: &impl Clock) {
+        self.outbound.ingest(connection, buffer, filled, clock);
+    }
+
+    /// A connection's hypervisor closed its writing side.
+    pub fn ingest_end(&mut self, connection: u16, now: Instant) {
+        self.outbound.end(connection, now);
+        self.settle(now);
+    }
+
+    /// The next verified bytes for a connection's hypervisor.
+    pub fn next_output(&mut self, connection: u16) -> Option<Bytes> {
+        self.inbound.next_output(connection)
+    }
+
+    /// Whether a connection's hypervisor has been handed everything, and its socket's writing side is to close.
+    pub fn output_ended(&self, connection: u16) -> bool {
+        self.inbound.at_end(connection)
+    }
+
+    /// A connection's hypervisor has taken `bytes` bytes.
+    pub fn consumed(&mut self, connection: u16, bytes: u64, now: Instant) {
+        self.inbound.consumed(connection, bytes);
+        self.settle(now);
+    }
+
+    // ---- ends -----------------------------------------------------------------------------------------------
+
+    /// Fails the session for a reason found on this side, and tells the peer.
+    pub fn fail(&mut self, reason: Reason) {
+        if self.state.is_over() {
+            return;
+        }
+        self.held = self.must_hold();
+        let frame = reason.to_frame(Kind::Fail, self.config.session, self.config.epoch);
+        self.control.clear();
+        self.control.push_back(frame);
+        self.state = State::Failed(reason.clone());
+        self.events.push_back(Event::Failed(reason));
+    }
+
+    fn finish(&mut self) {
+        if !self.state.is_over() {
+            self.state = State::Finished;
+            self.events.push_back(Event::Finished);
+        }
+    }
+
+    /// Looks whether the session has come to its good end.
+    fn settle(&mut self, now: Instant) {
+        if matches!(self.state, State::Running | State::Interrupted { .. }) && self.inbound.all_ended() {
+            self.ended_here_at.get_or_insert(now);
+            if self.outbound.all_ended() {
+                self.finish();
+            }
+        }
+    }
+
+    /// Promise 2: where the destination may start by itself, the source's socket must not be closed by a failure
+    /// once the last byte may have been delivered, lest two guests run. A stream that cannot be understood might
+    /// be at its last byte at any time.
+    fn must_hold(&self) -> bool {
+        if self.config.role != Role::Source
+            || !self.config.destination_may_start
+            || !self.outbound.any_delivered()
+        {
+            return false;
+        }
+        match self.outbound.migration_progress() {
+            Some(progress) => match progress.phase {
+                Phase::Switchover | Phase::Postcopy | Phase::Ended => true,
+                Phase::Setup | Phase::Precopy => !matches!(progress.kind, StreamKind::QemuMain),
+            },
+            None => true,
+        }
+    }
+
+    /// Whether the source's hypervisor sockets stay open although the session failed, until a caller decides.
+    pub fn holds_source_sockets(&self) -> bool {
+        self.held
+    }
+
+    // ---- time -----------------------------------------------------------------------------------------------
+
+    /// How long this session may be without any stream: briefly while the guest is stopped.
+    fn outage(&self) -> Duration {
+        match self.outbound.migration_progress().map(|progress| progress.phase) {
+            Some(Phase::Switchover | Phase::Ended) => OUTAGE_SWITCHOVER.min(self.config.outage),
+            _ => self.config.outage,
+        }
+    }
+
+    /// When [`Session::tick`] has something to do.
+    pub fn deadline(&self) -> Option<Instant> {
+        if self.state.is_over() {
+            return None;
+        }
+        let state = match self.state {
+            State::Opening { say_again_at, deadline } => Some(deadline.min(say_again_at)),
+            State::Expecting { deadline } => Some(deadline),
+            State::Interrupted { since } => Some(since.after(self.outage())),
+            State::Running | State::Finished | State::Failed(_) => None,
+        };
+        let last_word = self.ended_here_at.map(|at| at.after(LAST_WORD_TIMEOUT));
+        [state, last_word, self.first_byte_deadline(), self.outbound.deadline()].into_iter().flatten().min()
+    }
+
+    fn first_byte_deadline(&self) -> Option<Instant> {
+        let waits = self.config.role == Role::Source && !self.outbound.any_delivered();
+        self.first_connection_at.filter(|_| waits).map(|at| at.after(FIRST_BYTE_TIMEOUT))
+    }
+
+    /// Does what has become due.
+    pub fn tick(&mut self, now: Instant) {
+        if self.state.is_over() {
+            return;
+        }
+        self.outbound.tick(now);
+        let due = |at: Instant| now >= at;
+        match self.state {
+            State::Opening { deadline, .. } if due(deadline) => {
+                let text =
+                    "the peer gateway did not answer the opening of the session in time; no byte was sent";
+                self.fail(Reason::new(ReasonCode::Timeout, text));
+            }
+            State::Opening { say_again_at, .. } if due(say_again_at) => {
+                if let Some(ends) = self.streams.values().next().copied() {
+                    self.control.clear();
+                    self.say_open(ends, false, now);
+                } else {
+                    self.say_open_later(now);
+                }
+            }
+            State::Expecting { deadline } if due(deadline) => {
+                let text = "the peer gateway did not open the session in time; no byte arrived";
+                self.fail(Reason::new(ReasonCode::Timeout, text));
+            }
+            State::Interrupted { since } if due(since.after(self.outage())) => {
+                let text =
+                    format!("no stream to the peer gateway for {:.1} s", now.since(since).as_secs_f64());
+                self.fail(Reason::new(ReasonCode::Outage, text));
+            }
+            _ => {}
+        }
+        if self.first_byte_deadline().is_some_and(due) {
+            let text = format!(
+                "the source's hypervisor connected but sent nothing for {} s",
+                FIRST_BYTE_TIMEOUT.as_secs()
+            );
+            self.fail(Reason::new(ReasonCode::Timeout, text));
+        }
+        if self.ended_here_at.is_some_and(|at| due(at.after(LAST_WORD_TIMEOUT))) && self.inbound.all_ended() {
+            let text = "every connection ended here, but the peer gateway did not confirm the last bytes";
+            self.fail(Reason::new(ReasonCode::Timeout, text));
+        }
+    }
+
+    // ---- what can be seen -----------------------------------------------------------------------------------
+
+    /// The next thing that happened.
+    pub fn next_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// What this session was asked to be.
+    pub fn config(&self) -> &SessionConfig {
+        &self.config
+    }
+
+    /// Where it stands.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The sending half, for records.
+    pub fn outbound(&self) -> &Outbound {
+        &self.outbound
+    }
+
+    /// The receiving half, for records.
+    pub fn inbound(&self) -> &Inbound {
+        &self.inbound
+    }
+
+    /// Streams that carry this session now, and that ever did.
+    pub fn streams(&self) -> (usize, u32) {
+        (self.streams.len(), self.streams_ever)
+    }
+
+    /// Frame bytes received for this session, repetitions included.
+    pub fn received_bytes(&self) -> u64 {
+        self.received_bytes
+    }
+
+    /// Whether both ends hold the same bytes: `Some(true)` once every connection's end has been verified by the
+    /// other side, `Some(false)` when a digest did not fit, `None` while it cannot be known.
+    pub fn digest_equal(&self) -> Option<bool> {
+        match &self.state {
+            State::Failed(reason) if reason.code == ReasonCode::DigestMismatch => Some(false),
+            _ if !self.config.digest => None,
+            _ if self.outbound.all_ended() && self.inbound.all_ended() => Some(true),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn count_connection(&mut self, now: Instant) {
+        self.connections += 1;
+        self.first_connection_at.get_or_insert(now);
+    }
+}

@@ -1,0 +1,9 @@
+//! Adaptive Multi-Stream Transport's pure half: what is sent stays until it is acknowledged as verified, what
+//! arrives is put back in order by lane, and neither side holds more than it promised.
+
+mod pace;
+mod receive;
+mod send;
+
+pub use receive::{Inbound, Receipt};
+pub use send::{BatchBuffer, INGEST_HEADROOM, Outbound, StreamId};

@@ -1,0 +1,303 @@
+//! The receiving half of a session: frames become verified bytes, in order, within what was promised.
+
+use crate::limits::{
+    BATCH_LEN_MAX, BATCHES_UNDER_WAY_MAX, CONNECTIONS_MAX, LANE_PENDING_FRAMES_MAX, PROGRESS_ENTRIES_MAX,
+};
+use crate::wire::{
+    BatchFields, ConnectionOpen, Cursor, FRAME_HEADER_BYTES, FrameHeader, Kind, Lane, Progress,
+    ProgressEntry, Reason, ReasonCode, WireError,
+};
+use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// What a received frame changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Receipt {
+    /// Connections that the peer opened, with their labels.
+    pub opened: Vec<(u16, String)>,
+    /// Connections that have verified bytes, or an end, to hand out.
+    pub readable: Vec<u16>,
+}
+
+/// One connection's incoming direction.
+#[derive(Debug)]
+struct Receiving {
+    /// Frames of the connection's lane that wait for an earlier one, or for their parts.
+    pending: BTreeMap<u64, (FrameHeader, Bytes)>,
+    verified_frames: u64,
+    position: u64,
+    hasher: blake3::Hasher,
+    ready: VecDeque<Bytes>,
+    handed_out: u64,
+    consumed: u64,
+    ended: bool,
+}
+
+/// What one connection's incoming direction has done, for records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReceivingState {
+    /// The connection.
+    pub connection: u16,
+    /// Bytes verified.
+    pub verified: u64,
+    /// Bytes that the hypervisor here has taken.
+    pub consumed: u64,
+    /// BLAKE3 of the bytes verified; `None` where the session carries no digest.
+    pub digest: Option<[u8; 32]>,
+    /// The direction has ended, and the hypervisor has taken everything.
+    pub ended: bool,
+}
+
+/// The receiving half of a session.
+#[derive(Debug)]
+pub struct Inbound {
+    digest: bool,
+    window: u64,
+    connections_max: u16,
+    connections: BTreeMap<u16, Receiving>,
+    /// Connections whose peer has not heard how they stand.
+    unreported: BTreeSet<u16>,
+}
+
+fn violation(text: impl Into<String>) -> Reason {
+    Reason::new(ReasonCode::Protocol, text)
+}
+
+impl From<WireError> for Reason {
+    fn from(error: WireError) -> Reason {
+        violation(format!("the peer sent what cannot be read: {error}"))
+    }
+}
+
+impl Inbound {
+    /// Nothing received yet. `window` guest bytes are reserved for each connection.
+    pub fn new(digest: bool, window: u64, connections_max: u16) -> Self {
+        let connections_max = connections_max.min(CONNECTIONS_MAX);
+        Inbound { digest, window, connections_max, connections: BTreeMap::new(), unreported: BTreeSet::new() }
+    }
+
+    /// Expects a connection's direction that the peer does not announce, because it was opened from here.
+    pub fn open(&mut self, connection: u16) {
+        self.connections.entry(connection).or_insert_with(Receiving::new).verified_frames = 1;
+    }
+
+    /// Takes a frame of a page lane or a connection's lane. An error is the session's end.
+    pub fn receive(&mut self, header: FrameHeader, frame: Bytes) -> Result<Receipt, Reason> {
+        let mut receipt = Receipt::default();
+        match header.lane {
+            Lane::Connection(connection) => {
+                self.receive_ordered(connection, header, frame)?;
+                self.advance(connection, &mut receipt)?;
+            }
+            Lane::Page(_) | Lane::Unordered => {
+                return Err(violation(format!("a {:?} frame came on lane {:?}", header.kind, header.lane)));
+            }
+        }
+        Ok(receipt)
+    }
+
+    /// Keeps a frame of a connection's lane until its turn; what came before is dropped (DWCP-31).
+    fn receive_ordered(&mut self, connection: u16, header: FrameHeader, frame: Bytes) -> Result<(), Reason> {
+        if !self.connections.contains_key(&connection) {
+            if self.connections.len() >= usize::from(self.connections_max) {
+                let text =
+                    format!("the peer opens more than the {} connections agreed", self.connections_max);
+                return Err(Reason::new(ReasonCode::Limit, text));
+            }
+            self.connections.insert(connection, Receiving::new());
+        }
+        let Some(receiving) = self.connections.get_mut(&connection) else { return Ok(()) };
+        if header.sequence < receiving.verified_frames {
+            // The sender has not heard that it was verified.
+            self.unreported.insert(connection);
+            return Ok(());
+        }
+        if header.sequence - receiving.verified_frames > BATCHES_UNDER_WAY_MAX as u64 {
+            return Err(violation(format!("connection {connection} has more frames under way than allowed")));
+        }
+        if matches!(header.kind, Kind::Batch | Kind::Index) {
+            let fields = BatchFields::take(&mut Cursor::new(&frame[FRAME_HEADER_BYTES..]))?;
+            if fields.end()? > receiving.consumed.saturating_add(self.window) {
+                return Err(violation(format!("connection {connection} exceeds its credit")));
+            }
+        }
+        receiving.pending.entry(header.sequence).or_insert((header, frame));
+        Ok(())
+    }
+
+    /// Verifies as many frames of a connection's lane as stand in order.
+    fn advance(&mut self, connection: u16, receipt: &mut Receipt) -> Result<(), Reason> {
+        let Some(receiving) = self.connections.get_mut(&connection) else { return Ok(()) };
+        let before = receiving.verified_frames;
+        while let Some((header, frame)) = receiving.pending.remove(&receiving.verified_frames) {
+            if receiving.ended {
+                return Err(violation(format!("connection {connection} goes on after its end")));
+            }
+            let payload = frame.slice(FRAME_HEADER_BYTES..);
+            match header.kind {
+                Kind::ConnectionOpen if header.sequence == 0 => {
+                    receipt.opened.push((connection, ConnectionOpen::read(&payload)?.label));
+                }
+                Kind::Batch if header.sequence > 0 => {
+                    let mut cursor = Cursor::new(&payload);
+                    let fields = BatchFields::take(&mut cursor)?;
+                    let bytes = payload.slice(payload.len() - cursor.rest().len()..);
+                    receiving.verify(connection, &fields, &bytes, self.digest)?;
+                    receiving.hand_over(connection, bytes)?;
+                }
+                Kind::ConnectionEnd if header.sequence > 0 => {
+                    let mut cursor = Cursor::new(&payload);
+                    let fields = BatchFields::take(&mut cursor)?;
+                    cursor.end()?;
+                    receiving.verify(connection, &fields, &[], self.digest)?;
+                    receiving.ended = true;
+                }
+                kind => {
+                    let text =
+                        format!("a {kind:?} frame stands at {} of connection {connection}", header.sequence);
+                    return Err(violation(text));
+                }
+            }
+            receiving.verified_frames += 1;
+        }
+        if receiving.verified_frames > before {
+            self.unreported.insert(connection);
+            receipt.readable.push(connection);
+        }
+        Ok(())
+    }
+
+    /// The next verified bytes of a connection, to be written to the hypervisor.
+    pub fn next_output(&mut self, connection: u16) -> Option<Bytes> {
+        let receiving = self.connections.get_mut(&connection)?;
+        let bytes = receiving.ready.pop_front()?;
+        receiving.handed_out += bytes.len() as u64;
+        Some(bytes)
+    }
+
+    /// Whether the connection's direction has ended and every byte was handed out.
+    pub fn at_end(&self, connection: u16) -> bool {
+        self.connections.get(&connection).is_some_and(|r| r.ended && r.ready.is_empty())
+    }
+
+    /// The hypervisor has taken `bytes` more bytes of what was handed out: credit for as many returns.
+    pub fn consumed(&mut self, connection: u16, bytes: u64) {
+        if let Some(receiving) = self.connections.get_mut(&connection) {
+            receiving.consumed = (receiving.consumed + bytes).min(receiving.handed_out);
+            self.unreported.insert(connection);
+        }
+    }
+
+    /// Whether the peer has not heard how some connection stands.
+    pub fn has_progress(&self) -> bool {
+        !self.unreported.is_empty()
+    }
+
+    /// What the peer has not heard yet, at most as much as one frame holds.
+    pub fn take_progress(&mut self) -> Progress {
+        let mut progress = Progress::default();
+        while progress.entries.len() < PROGRESS_ENTRIES_MAX {
+            let Some(connection) = self.unreported.pop_first() else { break };
+            let Some(receiving) = self.connections.get(&connection) else { continue };
+            progress.entries.push(ProgressEntry {
+                connection,
+                verified_frames: receiving.verified_frames,
+                consumed: receiving.consumed,
+                limit: receiving.consumed.saturating_add(self.window),
+            });
+        }
+        progress
+    }
+
+    /// A stream was lost, and with it perhaps the last word: say everything again (DWCP-31).
+    pub fn repeat_progress(&mut self) {
+        self.unreported.extend(self.connections.keys());
+    }
+
+    /// Whether the connection's direction has ended and the hypervisor has taken everything.
+    pub fn is_ended(&self, connection: u16) -> bool {
+        self.connections.get(&connection).is_some_and(Receiving::is_ended)
+    }
+
+    /// Whether any connection exists and every one has ended.
+    pub fn all_ended(&self) -> bool {
+        !self.connections.is_empty() && self.connections.values().all(Receiving::is_ended)
+    }
+
+    /// Every connection's state.
+    pub fn states(&self) -> impl Iterator<Item = ReceivingState> + '_ {
+        self.connections.iter().map(|(connection, receiving)| ReceivingState {
+            connection: *connection,
+            verified: receiving.position,
+            consumed: receiving.consumed,
+            digest: self.digest.then(|| *receiving.hasher.finalize().as_bytes()),
+            ended: receiving.is_ended(),
+        })
+    }
+}
+
+impl Receiving {
+    fn new() -> Self {
+        Receiving {
+            pending: BTreeMap::new(),
+            verified_frames: 0,
+            position: 0,
+            hasher: blake3::Hasher::new(),
+            ready: VecDeque::new(),
+            handed_out: 0,
+            consumed: 0,
+            ended: false,
+        }
+    }
+
+    fn is_ended(&self) -> bool {
+        self.ended && self.consumed == self.position
+    }
+
+    /// Verified bytes wait for the hypervisor.
+    fn hand_over(&mut self, connection: u16, bytes: Bytes) -> Result<(), Reason> {
+        if self.ready.len() > BATCHES_UNDER_WAY_MAX {
+            return Err(violation(format!(
+                "connection {connection} has more batches under way than allowed"
+            )));
+        }
+        if !bytes.is_empty() {
+            self.ready.push_back(bytes);
+        }
+        Ok(())
+    }
+
+    /// Checks a batch's position, length and digest (promise 1, DWCP-20), and moves over it.
+    fn verify(
+        &mut self,
+        connection: u16,
+        fields: &BatchFields,
+        bytes: &[u8],
+        digest: bool,
+    ) -> Result<(), Reason> {
+        if fields.position != self.position || fields.length as usize != bytes.len() {
+            return Err(violation(format!(
+                "connection {connection}: a batch of {} bytes for position {} says {} bytes at {}",
+                bytes.len(),
+                self.position,
+                fields.length,
+                fields.position
+            )));
+        }
+        if digest {
+            self.hasher.update(bytes);
+            if self.hasher.finalize() != fields.digest {
+                let text = format!(
+                    "connection {connection}: the {} bytes at position {} are not what the source wrote",
+                    bytes.len(),
+                    self.position
+                );
+                return Err(Reason::new(ReasonCode::DigestMismatch, text));
+            }
+        }
+        self.position += bytes.len() as u64;
+        Ok(())
+    }
+}
+
+const _: () = assert!(LANE_PENDING_FRAMES_MAX >= BATCHES_UNDER_WAY_MAX && BATCH_LEN_MAX > 0);

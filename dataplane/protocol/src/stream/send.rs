@@ -1,0 +1,500 @@
+//! The sending half of a session: guest bytes become frames, and frames stay until they are verified.
+
+use super::pace::{Pace, Sample};
+use crate::hypervisor::{Parser, Span, StreamProgress};
+use crate::limits::{
+    BATCH_BYTES_MAX, BATCHES_UNDER_WAY_MAX, CARRY_BYTES_MAX, CARRY_WAIT, CONNECTIONS_MAX,
+    RECEIVE_WINDOW_BYTES,
+};
+use crate::schedule::{FrameKey, SendQueue};
+use crate::time::{Clock, Instant};
+use crate::wire::{
+    BATCH_FIELDS_BYTES, BatchFields, ConnectionOpen, FRAME_HEADER_BYTES, FrameHeader, Kind, Lane,
+    ProgressEntry, Reason, ReasonCode, finish_frame, start_frame,
+};
+use bytes::Bytes;
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+/// One transport connection between two gateways, as the gateway numbers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamId(pub u32);
+
+/// Free bytes that an ingress buffer holds before the bytes read: room for an incomplete record that waited and
+/// for the frame's own fields, so that a batch which is sent as it is needs no copy.
+pub const INGEST_HEADROOM: usize = FRAME_HEADER_BYTES + BATCH_FIELDS_BYTES + CARRY_BYTES_MAX;
+
+/// A buffer that the gateway filled from a hypervisor's socket: [`INGEST_HEADROOM`] free bytes, then bytes read.
+pub trait BatchBuffer {
+    /// The whole buffer.
+    fn as_mut(&mut self) -> &mut [u8];
+    /// The whole buffer, shared from now on.
+    fn freeze(self) -> Bytes;
+}
+
+impl BatchBuffer for Vec<u8> {
+    fn as_mut(&mut self) -> &mut [u8] {
+        self
+    }
+    fn freeze(self) -> Bytes {
+        self.into()
+    }
+}
+
+/// A frame that has not been verified yet.
+#[derive(Debug)]
+struct Retained {
+    frame: Bytes,
+    /// The stream that took it; `None` while it waits for one.
+    stream: Option<StreamId>,
+}
+
+/// A frame of a connection's lane that is under way, with the parts that belong to it.
+#[derive(Debug)]
+struct UnderWay {
+    end: u64,
+    parts: Vec<FrameKey>,
+    sent_at: Instant,
+    /// What the far hypervisor had taken when this was sent, and when: the base of a rate sample.
+    consumed_then: u64,
+    consumed_at: Instant,
+    source_limited: bool,
+}
+
+/// One connection's outgoing direction.
+#[derive(Debug)]
+struct Sending {
+    parser: Option<Parser>,
+    /// An incomplete record that waits for its rest.
+    carry: Vec<u8>,
+    carry_since: Instant,
+    position: u64,
+    hasher: blake3::Hasher,
+    frames: u64,
+    verified_frames: u64,
+    verified: u64,
+    consumed: u64,
+    consumed_at: Instant,
+    limit: u64,
+    under_way: VecDeque<UnderWay>,
+    /// Verified, but the far hypervisor has not taken it yet.
+    verified_under_way: VecDeque<UnderWay>,
+    pace: Pace,
+    ended: bool,
+}
+
+/// Bytes of guest data by how they left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SentBytes {
+    /// Guest bytes.
+    pub guest: u64,
+    /// Guest bytes that left as they are.
+    pub raw: u64,
+    /// Payload and header bytes, each frame counted once.
+    pub encoded: u64,
+    /// Bytes handed to streams, repetitions included.
+    pub wire: u64,
+}
+
+/// What one connection's direction has done, for records and progress.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SendingState {
+    /// The connection.
+    pub connection: u16,
+    /// Bytes read from the hypervisor and put into batches.
+    pub position: u64,
+    /// Bytes that the far side has verified.
+    pub verified: u64,
+    /// Bytes that the far hypervisor has taken.
+    pub consumed: u64,
+    /// BLAKE3 of the bytes up to `position`; `None` where the session carries no digest.
+    pub digest: Option<[u8; 32]>,
+    /// The direction has ended here, and the far side has verified everything including the end.
+    pub ended: bool,
+    /// What the stream's parser found.
+    pub parsed: Option<StreamProgress>,
+    /// Guest bytes that may be under way at present.
+    pub window: u64,
+    /// Highest recent rate at which the far hypervisor takes bytes, bytes a second.
+    pub rate: Option<u64>,
+    /// Shortest recent time from ingress to the far hypervisor's taking it and back.
+    pub round_trip: Option<Duration>,
+}
+
+/// The sending half of a session.
+#[derive(Debug)]
+pub struct Outbound {
+    session: u64,
+    epoch: u32,
+    digest: bool,
+    /// Whether connections of this direction carry a hypervisor's pages.
+    parse: bool,
+    connections: BTreeMap<u16, Sending>,
+    retained: BTreeMap<FrameKey, Retained>,
+    queue: SendQueue,
+    spans: Vec<Span>,
+    bytes: SentBytes,
+    window_granted: u64,
+}
+
+impl Outbound {
+    /// Nothing sent yet. `parse` says whether this direction carries guest pages (source to destination).
+    pub fn new(session: u64, epoch: u32, digest: bool, parse: bool) -> Self {
+        Outbound {
+            session,
+            epoch,
+            digest,
+            parse,
+            connections: BTreeMap::new(),
+            retained: BTreeMap::new(),
+            queue: SendQueue::default(),
+            spans: Vec::new(),
+            bytes: SentBytes::default(),
+            window_granted: RECEIVE_WINDOW_BYTES,
+        }
+    }
+
+    /// What the peer reserves for each connection, as it said when the session opened.
+    pub fn grant(&mut self, receive_window: u64) {
+        self.window_granted = receive_window;
+        for sending in self.connections.values_mut() {
+            sending.limit = sending.limit.max(sending.consumed.saturating_add(receive_window));
+        }
+    }
+
+    /// Starts a connection's direction; its opening frame is sent where `announce` is given.
+    pub fn open(&mut self, connection: u16, announce: Option<&ConnectionOpen>, now: Instant) {
+        debug_assert!(connection < CONNECTIONS_MAX);
+        let mut sending = Sending {
+            parser: self.parse.then(Parser::new),
+            carry: Vec::new(),
+            carry_since: now,
+            position: 0,
+            hasher: blake3::Hasher::new(),
+            frames: 0,
+            verified_frames: 0,
+            verified: 0,
+            consumed: 0,
+            consumed_at: now,
+            limit: self.window_granted,
+            under_way: VecDeque::new(),
+            verified_under_way: VecDeque::new(),
+            pace: Pace::default(),
+            ended: false,
+        };
+        // Both directions of a connection number their lane from the opening frame, sent or not, so that the
+        // first batch is always sequence 1.
+        if let Some(announce) = announce {
+            let frame = announce.to_frame(self.session, self.epoch, connection);
+            sending.under_way.push_back(UnderWay::new(0, Vec::new(), &sending, now, true));
+            self.connections.insert(connection, sending);
+            self.enqueue((Lane::Connection(connection), 0), frame);
+        } else {
+            sending.verified_frames = 1;
+            self.connections.insert(connection, sending);
+        }
+        if let Some(sending) = self.connections.get_mut(&connection) {
+            sending.frames = 1;
+        }
+    }
+
+    /// Bytes that the gateway may read from the hypervisor now, at most [`BATCH_BYTES_MAX`]; 0: wait.
+    pub fn read_budget(&self, connection: u16) -> usize {
+        let Some(sending) = self.connections.get(&connection) else { return 0 };
+        if sending.ended
+            || sending.under_way.len() + sending.verified_under_way.len() >= BATCHES_UNDER_WAY_MAX
+        {
+            return 0;
+        }
+        let ahead = sending.position + sending.carry.len() as u64;
+        let credit = sending.limit.saturating_sub(ahead);
+        let window = sending.pace.window().saturating_sub(ahead.saturating_sub(sending.consumed));
+        let budget = credit.min(window).min(BATCH_BYTES_MAX as u64) as usize;
+        // Reading a sliver each time an acknowledgement trickles in would cost a system call and a digest each.
+        if budget < BATCH_BYTES_MAX / 4 && ahead > sending.consumed { 0 } else { budget }
+    }
+
+    /// Takes `filled` bytes that were read into `buffer` behind its headroom, and makes frames of them.
+    pub fn ingest<B: BatchBuffer>(
+        &mut self,
+        connection: u16,
+        mut buffer: B,
+        filled: usize,
+        clock: &impl Clock,
+    ) {
+        let Some(sending) = self.connections.get_mut(&connection) else { return };
+        let now = clock.now();
+        let carried = sending.carry.len();
+        let start = INGEST_HEADROOM - carried;
+        let bytes = buffer.as_mut();
+        let end = (INGEST_HEADROOM + filled).min(bytes.len());
+        bytes[start..INGEST_HEADROOM].copy_from_slice(&sending.carry);
+        self.spans.clear();
+        let data = &bytes[start..end];
+        let taken = match &mut sending.parser {
+            Some(parser) => parser.parse(data, true, &mut self.spans),
+            None => data.len(),
+        };
+        sending.carry.clear();
+        sending.carry.extend_from_slice(&data[taken..]);
+        if carried == 0 || taken > 0 {
+            sending.carry_since = now;
+        }
+        if taken > 0 {
+            self.send_batch(connection, buffer, start, taken, now);
+        }
+    }
+
+    /// Sends what waits for its rest too long, or, with `all`, whatever waits.
+    fn flush_carry(&mut self, connection: u16, now: Instant) {
+        let Some(sending) = self.connections.get_mut(&connection) else { return };
+        if sending.carry.is_empty() {
+            return;
+        }
+        self.spans.clear();
+        if let Some(parser) = &mut sending.parser {
+            parser.parse(&sending.carry, false, &mut self.spans);
+        }
+        let start = FRAME_HEADER_BYTES + BATCH_FIELDS_BYTES;
+        let mut buffer = vec![0; start];
+        buffer.extend_from_slice(&sending.carry);
+        sending.carry.clear();
+        let length = buffer.len() - start;
+        self.send_batch(connection, buffer, start, length, now);
+    }
+
+    /// The bytes `start..start + length` of `buffer` become the connection's next batch.
+    fn send_batch<B: BatchBuffer>(
+        &mut self,
+        connection: u16,
+        mut buffer: B,
+        start: usize,
+        length: usize,
+        now: Instant,
+    ) {
+        let Some(sending) = self.connections.get_mut(&connection) else { return };
+        let bytes = buffer.as_mut();
+        let fields = sending.advance(&bytes[start..start + length], self.digest);
+        let sequence = sending.next_frame(Vec::new(), now);
+        self.bytes.guest += length as u64;
+        self.bytes.raw += length as u64;
+
+        let header = FrameHeader {
+            kind: Kind::Batch,
+            lane: Lane::Connection(connection),
+            session: self.session,
+            epoch: self.epoch,
+            sequence,
+        };
+        let fields_at = start - BATCH_FIELDS_BYTES;
+        let frame_at = fields_at - FRAME_HEADER_BYTES;
+        bytes[fields_at..start].copy_from_slice(&fields.to_bytes());
+        header.write(BATCH_FIELDS_BYTES + length, &mut bytes[frame_at..fields_at]);
+        // A nearly empty buffer would stay whole until its few bytes are verified.
+        let frame = if 2 * length < bytes.len() {
+            Bytes::copy_from_slice(&bytes[frame_at..start + length])
+        } else {
+            buffer.freeze().slice(frame_at..start + length)
+        };
+        self.enqueue((header.lane, sequence), frame);
+    }
+
+    /// The hypervisor closed its writing side: everything that waits leaves, then the end.
+    pub fn end(&mut self, connection: u16, now: Instant) {
+        self.flush_carry(connection, now);
+        let Some(sending) = self.connections.get_mut(&connection) else { return };
+        if std::mem::replace(&mut sending.ended, true) {
+            return;
+        }
+        let fields = sending.advance(&[], self.digest);
+        let sequence = sending.next_frame(Vec::new(), now);
+        let lane = Lane::Connection(connection);
+        let mut out = Vec::with_capacity(FRAME_HEADER_BYTES + BATCH_FIELDS_BYTES);
+        start_frame(&mut out);
+        out.extend_from_slice(&fields.to_bytes());
+        let header = FrameHeader {
+            kind: Kind::ConnectionEnd,
+            lane,
+            session: self.session,
+            epoch: self.epoch,
+            sequence,
+        };
+        self.enqueue((lane, sequence), finish_frame(out, header));
+    }
+
+    fn enqueue(&mut self, key: FrameKey, frame: Bytes) {
+        self.bytes.encoded += frame.len() as u64;
+        self.queue.push(key, frame.len());
+        self.retained.insert(key, Retained { frame, stream: None });
+    }
+
+    /// The next frame for `stream`; `None`: nothing waits.
+    pub fn next_frame(&mut self, stream: StreamId) -> Option<Bytes> {
+        while let Some(key) = self.queue.pop() {
+            // A frame that was verified while its repetition waited needs no stream.
+            if let Some(retained) = self.retained.get_mut(&key) {
+                retained.stream = Some(stream);
+                self.bytes.wire += retained.frame.len() as u64;
+                return Some(retained.frame.clone());
+            }
+        }
+        None
+    }
+
+    /// Whether a frame waits for a stream.
+    pub fn has_frames(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// A stream died: what it carried and the far side has not verified leaves again (DWCP-31).
+    pub fn stream_lost(&mut self, stream: StreamId) {
+        for (key, retained) in &mut self.retained {
+            if retained.stream == Some(stream) {
+                retained.stream = None;
+                self.queue.push_again(*key, retained.frame.len());
+            }
+        }
+    }
+
+    /// Takes the peer's word on a connection (DWCP-30). Entries may be late or repeated; a word about what was
+    /// never sent is a violation.
+    pub fn progress(&mut self, entry: &ProgressEntry, now: Instant) -> Result<(), Reason> {
+        let violation = |text: String| Err(Reason::new(ReasonCode::Protocol, text));
+        let Some(sending) = self.connections.get_mut(&entry.connection) else {
+            return violation(format!(
+                "the peer reports progress on connection {}, which is not open",
+                entry.connection
+            ));
+        };
+        if entry.verified_frames > sending.frames || entry.consumed > sending.position {
+            return violation(format!(
+                "the peer acknowledges more of connection {} than was sent",
+                entry.connection
+            ));
+        }
+        while sending.verified_frames < entry.verified_frames {
+            let Some(under_way) = sending.under_way.pop_front() else { break };
+            self.retained.remove(&(Lane::Connection(entry.connection), sending.verified_frames));
+            for part in &under_way.parts {
+                self.retained.remove(part);
+            }
+            sending.verified_frames += 1;
+            sending.verified = under_way.end;
+            sending.verified_under_way.push_back(under_way);
+        }
+        if entry.consumed > sending.consumed {
+            sending.consumed = entry.consumed;
+            sending.consumed_at = now;
+        }
+        while sending.verified_under_way.front().is_some_and(|batch| batch.end <= sending.consumed) {
+            let Some(batch) = sending.verified_under_way.pop_front() else { break };
+            if batch.end > batch.consumed_then {
+                let sample = Sample {
+                    round_trip: now.since(batch.sent_at),
+                    delivered: sending.consumed.saturating_sub(batch.consumed_then),
+                    elapsed: now.since(batch.consumed_at),
+                    source_limited: batch.source_limited,
+                };
+                sending.pace.add(sample, now);
+            }
+        }
+        sending.limit = sending.limit.max(entry.limit);
+        Ok(())
+    }
+
+    /// When [`Outbound::tick`] has something to do.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.connections
+            .values()
+            .filter(|s| !s.carry.is_empty())
+            .map(|s| s.carry_since.after(CARRY_WAIT))
+            .min()
+    }
+
+    /// Sends incomplete records that have waited long enough.
+    pub fn tick(&mut self, now: Instant) {
+        let due = |s: &Sending| !s.carry.is_empty() && now >= s.carry_since.after(CARRY_WAIT);
+        let due: Vec<u16> = self.connections.iter().filter(|(_, s)| due(s)).map(|(id, _)| *id).collect();
+        for connection in due {
+            self.flush_carry(connection, now);
+        }
+    }
+
+    /// Whether the connection's direction has ended and all of it has been verified by the far side.
+    pub fn is_ended(&self, connection: u16) -> bool {
+        self.connections.get(&connection).is_some_and(|s| s.ended && s.verified_frames == s.frames)
+    }
+
+    /// Whether any connection exists and every one has ended.
+    pub fn all_ended(&self) -> bool {
+        !self.connections.is_empty() && self.connections.keys().all(|connection| self.is_ended(*connection))
+    }
+
+    /// Bytes by how they left.
+    pub fn bytes(&self) -> SentBytes {
+        self.bytes
+    }
+
+    /// Whether any guest byte may have reached the far hypervisor.
+    pub fn any_delivered(&self) -> bool {
+        self.connections.values().any(|sending| sending.position > 0)
+    }
+
+    /// What the parser found on the connection that carries the migration: the first that it understood.
+    pub fn migration_progress(&self) -> Option<&StreamProgress> {
+        self.connections.values().filter_map(|s| s.parser.as_ref()).map(Parser::progress).next()
+    }
+
+    /// Every connection's state.
+    pub fn states(&self) -> impl Iterator<Item = SendingState> + '_ {
+        self.connections.iter().map(|(connection, sending)| SendingState {
+            connection: *connection,
+            position: sending.position,
+            verified: sending.verified,
+            consumed: sending.consumed,
+            digest: self.digest.then(|| *sending.hasher.finalize().as_bytes()),
+            ended: sending.ended && sending.verified_frames == sending.frames,
+            parsed: sending.parser.as_ref().map(|parser| parser.progress().clone()),
+            window: sending.pace.window(),
+            rate: sending.pace.rate(),
+            round_trip: sending.pace.round_trip(),
+        })
+    }
+
+    /// Bytes kept for repetition, and how many of them wait for a stream.
+    pub fn retained_bytes(&self) -> (usize, usize) {
+        (self.retained.values().map(|retained| retained.frame.len()).sum(), self.queue.bytes())
+    }
+}
+
+impl Sending {
+    /// Moves the position and the digest over `bytes`.
+    fn advance(&mut self, bytes: &[u8], digest: bool) -> BatchFields {
+        let position = self.position;
+        self.position += bytes.len() as u64;
+        let digest = if digest {
+            self.hasher.update(bytes);
+            *self.hasher.finalize().as_bytes()
+        } else {
+            [0; 32]
+        };
+        BatchFields { position, length: bytes.len() as u32, digest }
+    }
+
+    /// The next frame of this connection's lane, with the parts that belong to it.
+    fn next_frame(&mut self, parts: Vec<FrameKey>, now: Instant) -> u64 {
+        let sequence = self.frames;
+        self.frames += 1;
+        let source_limited = self.position.saturating_sub(self.consumed) < self.pace.window() / 2;
+        let under_way = UnderWay::new(self.position, parts, self, now, source_limited);
+        self.under_way.push_back(under_way);
+        sequence
+    }
+}
+
+impl UnderWay {
+    fn new(end: u64, parts: Vec<FrameKey>, sending: &Sending, now: Instant, source_limited: bool) -> Self {
+        let (consumed_then, consumed_at) = (sending.consumed, sending.consumed_at);
+        UnderWay { end, parts, sent_at: now, consumed_then, consumed_at, source_limited }
+    }
+}
