@@ -1,0 +1,65 @@
+//! `gateway.*`: the gateway as a whole.
+
+use serde::{Deserialize, Serialize};
+
+use crate::endpoint::Endpoint;
+use crate::limits::TIME_MS_MAX;
+use crate::timestamp::Timestamp;
+
+/// Result of `gateway.info`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatewayInfo {
+    /// The gateway's version.
+    pub version: String,
+    /// Wire versions it speaks, ascending.
+    pub wire_versions: Vec<u16>,
+    /// Its process id.
+    pub pid: u32,
+    /// Data shards it runs.
+    pub shards: u32,
+    /// Where it listens for peers, as bound; empty when it only dials.
+    pub listen: Vec<Endpoint>,
+    /// Whether it is draining: it takes no new sessions.
+    pub draining: bool,
+    /// When it started.
+    pub started_at: Timestamp,
+    /// Milliseconds since then, by a clock that never steps.
+    pub uptime_ms: u64,
+}
+
+/// Parameters of `gateway.drain`: no new sessions; running ones finish until the deadline, then fail cleanly.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DrainParams {
+    /// Time given to running sessions, in milliseconds. Default 30,000.
+    #[serde(default = "timeout_ms_default")]
+    pub timeout_ms: u64,
+}
+
+fn timeout_ms_default() -> u64 {
+    30_000
+}
+
+impl Default for DrainParams {
+    fn default() -> Self {
+        Self { timeout_ms: timeout_ms_default() }
+    }
+}
+
+impl DrainParams {
+    pub(crate) fn check(&self) -> Result<(), String> {
+        if self.timeout_ms > TIME_MS_MAX {
+            return Err(format!("timeout_ms must be at most {TIME_MS_MAX}"));
+        }
+        Ok(())
+    }
+}
+
+/// Result of `gateway.drain`, when it is done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainResult {
+    /// Sessions that were running when it began.
+    pub running: u32,
+    /// Of those, how many the deadline failed.
+    pub cancelled: u32,
+}

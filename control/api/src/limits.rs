@@ -1,0 +1,32 @@
+//! Every bound of the control socket, in one place.
+
+/// Longest line either side accepts, newline not counted, in bytes. A full `session.list` (64 ended and a few
+/// dozen live records of up to [`CONNECTIONS_MAX`] connections) fits; nothing a caller sends comes near.
+pub const LINE_BYTES_MAX: usize = 4 << 20;
+/// Longest path of a unix socket in bytes: `sun_path` is 108 bytes with its terminator (`unix(7)`).
+pub const UNIX_PATH_BYTES_MAX: usize = 107;
+/// Longest host name in bytes (RFC 1035, section 2.3.4).
+pub const HOST_BYTES_MAX: usize = 253;
+/// Longest label or reason a caller may attach, in bytes.
+pub const TEXT_BYTES_MAX: usize = 512;
+/// Longest string accepted as a request's `id`, in bytes: it is echoed, so it is bounded.
+pub const ID_BYTES_MAX: usize = 128;
+
+/// Most lanes a session may ask for.
+pub const LANES_MAX: u32 = 64;
+/// Most streams a session may ask for.
+pub const STREAMS_MAX: u32 = 512;
+/// Most hypervisor connections a session may ask for.
+pub const CONNECTIONS_MAX: u32 = 256;
+/// Highest compression level (zstd's `ZSTD_maxCLevel()`).
+pub const LEVEL_MAX: u32 = 22;
+/// Longest time any option may name, in milliseconds: one day.
+pub const TIME_MS_MAX: u64 = 86_400_000;
+/// Shortest interval between two progress notifications, in milliseconds.
+pub const WATCH_INTERVAL_MS_MIN: u64 = 10;
+/// Ended sessions a gateway keeps for `session.list`.
+pub const ENDED_SESSIONS_MAX: usize = 64;
+
+const _: () = assert!(TEXT_BYTES_MAX < LINE_BYTES_MAX && ID_BYTES_MAX < LINE_BYTES_MAX);
+// About 256 bytes a connection record: the list of ended sessions with an ordinary number of connections fits.
+const _: () = assert!(ENDED_SESSIONS_MAX * 32 * 512 < LINE_BYTES_MAX);

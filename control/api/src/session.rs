@@ -1,0 +1,296 @@
+//! `session.*`: parameters and results.
+
+use serde::{Deserialize, Serialize};
+
+use crate::endpoint::Endpoint;
+use crate::ident::{SessionId, Token};
+use crate::limits::{
+    CONNECTIONS_MAX, LANES_MAX, LEVEL_MAX, STREAMS_MAX, TEXT_BYTES_MAX, TIME_MS_MAX, WATCH_INTERVAL_MS_MIN,
+};
+use crate::record::SessionRecord;
+
+/// Which end of the migration a gateway serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Beside the hypervisor that the guest leaves.
+    Source,
+    /// Beside the hypervisor that the guest goes to.
+    Destination,
+}
+
+/// How page bodies are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Codec {
+    /// Chosen batch by batch from what the link and the CPU allow.
+    #[default]
+    Adaptive,
+    /// Bodies as they are; zero pages still cost nothing.
+    None,
+    /// Always lz4, unless a batch does not shrink.
+    Lz4,
+    /// Always zstd at the session's level, unless a batch does not shrink.
+    Zstd,
+}
+
+/// What a session's caller may choose. Every field has a default.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SessionOptions {
+    /// Lanes (ordered codec states) of the session, 1 to 64. Default 4.
+    pub lanes: u32,
+    /// Transport connections to the peer gateway, 1 to 512. Default 4.
+    pub streams: u32,
+    /// Whether every batch carries the running BLAKE3. Default true.
+    pub digest: bool,
+    /// Compression. Default adaptive.
+    pub codec: Codec,
+    /// Compression level of zstd, 1 to 22. Default 3.
+    pub level: u32,
+    /// How long the session outlives the loss of all its streams while the guest runs, in milliseconds. Default
+    /// 60,000.
+    pub outage_ms: u64,
+    /// How long the source waits for the hypervisor's first connection, in milliseconds. Default 30,000.
+    pub accept_timeout_ms: u64,
+    /// How long to wait for the peer gateway when opening, in milliseconds. Default 10,000.
+    pub open_timeout_ms: u64,
+    /// Hypervisor connections carried at most, 1 to 256. Default 16.
+    pub connections_max: u32,
+    /// Whether the destination hypervisor may run the guest by itself once it has the last byte. Then a gateway
+    /// holds the source's sockets open after a late failure, because closing them would let the source resume
+    /// too. Default true, the safe answer; `novactl` says false because it starts the destination itself.
+    pub destination_may_start: bool,
+}
+
+impl Default for SessionOptions {
+    fn default() -> Self {
+        Self {
+            lanes: 4,
+            streams: 4,
+            digest: true,
+            codec: Codec::Adaptive,
+            level: 3,
+            outage_ms: 60_000,
+            accept_timeout_ms: 30_000,
+            open_timeout_ms: 10_000,
+            connections_max: 16,
+            destination_may_start: true,
+        }
+    }
+}
+
+impl SessionOptions {
+    /// Checks every bound of [`crate::limits`].
+    ///
+    /// # Errors
+    /// A sentence that names the option and its range.
+    pub fn check(&self) -> Result<(), String> {
+        let counts = [
+            ("lanes", self.lanes, LANES_MAX),
+            ("streams", self.streams, STREAMS_MAX),
+            ("level", self.level, LEVEL_MAX),
+            ("connections_max", self.connections_max, CONNECTIONS_MAX),
+        ];
+        for (name, value, max) in counts {
+            if !(1..=max).contains(&value) {
+                return Err(format!("{name} is {value}; it must be from 1 to {max}"));
+            }
+        }
+        let times = [
+            ("outage_ms", self.outage_ms),
+            ("accept_timeout_ms", self.accept_timeout_ms),
+            ("open_timeout_ms", self.open_timeout_ms),
+        ];
+        for (name, value) in times {
+            if value > TIME_MS_MAX {
+                return Err(format!("{name} is {value}; it must be at most {TIME_MS_MAX}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a side needs to know of the world around it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SessionSide {
+    /// Dial the peer gateway, listen for the source hypervisor.
+    Source {
+        /// The destination side's gateway.
+        peer: Endpoint,
+        /// Where the source hypervisor will connect; TCP port 0 lets the gateway choose.
+        listen: Endpoint,
+    },
+    /// Wait for the peer gateway, connect to the destination hypervisor when the source's connects.
+    Destination {
+        /// Where the destination hypervisor listens.
+        connect: Endpoint,
+    },
+}
+
+impl SessionSide {
+    /// Its role.
+    pub fn role(&self) -> Role {
+        match self {
+            Self::Source { .. } => Role::Source,
+            Self::Destination { .. } => Role::Destination,
+        }
+    }
+}
+
+/// Parameters of `session.open`, checked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "OpenFields", into = "OpenFields")]
+pub struct SessionOpen {
+    /// The session's name, the same at both gateways.
+    pub session: SessionId,
+    /// The session's secret, the same at both gateways.
+    pub token: Token,
+    /// Role and addresses.
+    pub side: SessionSide,
+    /// Choices; the two gateways agree on the ones that both must share.
+    pub options: SessionOptions,
+    /// Free text for people, at most 512 bytes.
+    pub label: String,
+}
+
+/// `session.open` as it is written: one flat object.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OpenFields {
+    session: SessionId,
+    token: Token,
+    role: Role,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    peer: Option<Endpoint>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    listen: Option<Endpoint>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    connect: Option<Endpoint>,
+    #[serde(default)]
+    options: SessionOptions,
+    #[serde(default)]
+    label: String,
+}
+
+impl TryFrom<OpenFields> for SessionOpen {
+    type Error = String;
+
+    fn try_from(fields: OpenFields) -> Result<Self, String> {
+        let side = match (fields.role, fields.peer, fields.listen, fields.connect) {
+            (Role::Source, Some(peer), Some(listen), None) => SessionSide::Source { peer, listen },
+            (Role::Destination, None, None, Some(connect)) => SessionSide::Destination { connect },
+            (Role::Source, ..) => return Err("the role source takes peer and listen, and no connect".into()),
+            (Role::Destination, ..) => {
+                return Err("the role destination takes connect, and neither peer nor listen".into());
+            }
+        };
+        match &side {
+            SessionSide::Source { peer: Endpoint::Unix(_), .. } => {
+                return Err("peer must be a tcp endpoint".into());
+            }
+            SessionSide::Source { peer: dialed, .. } | SessionSide::Destination { connect: dialed }
+                if !dialed.is_dialable() =>
+            {
+                return Err("port 0 cannot be dialled".into());
+            }
+            _ => {}
+        }
+        fields.options.check()?;
+        check_text("label", &fields.label)?;
+        let OpenFields { session, token, options, label, .. } = fields;
+        Ok(Self { session, token, side, options, label })
+    }
+}
+
+impl From<SessionOpen> for OpenFields {
+    fn from(open: SessionOpen) -> Self {
+        let role = open.side.role();
+        let (peer, listen, connect) = match open.side {
+            SessionSide::Source { peer, listen } => (Some(peer), Some(listen), None),
+            SessionSide::Destination { connect } => (None, None, Some(connect)),
+        };
+        let SessionOpen { session, token, options, label, .. } = open;
+        Self { session, token, role, peer, listen, connect, options, label }
+    }
+}
+
+fn check_text(name: &str, text: &str) -> Result<(), String> {
+    if text.len() > TEXT_BYTES_MAX {
+        return Err(format!("{name} is {} bytes long; at most {TEXT_BYTES_MAX} are taken", text.len()));
+    }
+    Ok(())
+}
+
+/// Result of `session.open`. At the source it comes only after the peer gateway accepted the session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenResult {
+    /// The session.
+    pub session: SessionId,
+    /// Where the source hypervisor must connect, as bound; `null` at the destination.
+    #[serde(default)]
+    pub listen: Option<Endpoint>,
+}
+
+/// Parameters that only name a session: `session.get`, `session.release`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SessionRef {
+    /// The session.
+    pub session: SessionId,
+}
+
+/// Parameters of `session.cancel`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CancelParams {
+    /// The session.
+    pub session: SessionId,
+    /// Why, for the record; at most 512 bytes.
+    #[serde(default)]
+    pub reason: String,
+}
+
+impl CancelParams {
+    pub(crate) fn check(&self) -> Result<(), String> {
+        check_text("reason", &self.reason)
+    }
+}
+
+/// Parameters of `session.watch`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WatchParams {
+    /// The session.
+    pub session: SessionId,
+    /// Time between two notifications, in milliseconds, at least 10. Default 250.
+    #[serde(default = "interval_ms_default")]
+    pub interval_ms: u64,
+}
+
+fn interval_ms_default() -> u64 {
+    250
+}
+
+impl WatchParams {
+    pub(crate) fn check(&self) -> Result<(), String> {
+        if !(WATCH_INTERVAL_MS_MIN..=TIME_MS_MAX).contains(&self.interval_ms) {
+            return Err(format!("interval_ms must be from {WATCH_INTERVAL_MS_MIN} to {TIME_MS_MAX}"));
+        }
+        Ok(())
+    }
+}
+
+/// Result of `session.watch`; `session.progress` and one `session.ended` notification follow.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchResult {
+    /// Always true.
+    pub watching: bool,
+}
+
+/// Result of `session.list`: live sessions and the last 64 that ended, oldest first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SessionList {
+    /// The records.
+    pub sessions: Vec<SessionRecord>,
+}
