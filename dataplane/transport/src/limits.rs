@@ -1,0 +1,52 @@
+//! Every bound of this crate in one place, with what it bounds and why that much is enough.
+//! Relations between bounds are asserted at compile time.
+
+/// Bytes at the start of each frame that this crate looks at: its first four are the little-endian length of the
+/// payload that follows the header.
+pub const FRAME_HEADER_BYTES: usize = 32;
+
+/// Largest payload that a configuration may allow, in bytes: what fits the largest buffer class.
+pub const FRAME_PAYLOAD_BYTES_CEILING: usize = POOL_CLASS_BYTES[POOL_CLASSES - 1] - FRAME_HEADER_BYTES;
+
+/// Number of buffer sizes in a pool.
+pub const POOL_CLASSES: usize = 4;
+
+/// Buffer sizes in a pool, in bytes: small frames, medium ones, a 256 KiB batch with room for headers and for
+/// incompressible growth, and the same for 1 MiB.
+pub const POOL_CLASS_BYTES: [usize; POOL_CLASSES] = [4096, 64 * 1024, (256 + 16) * 1024, (1024 + 64) * 1024];
+
+/// Frames up to this many bytes that arrive together with others are copied into memory of their own, outside the
+/// pool: an acknowledgement must get through when every pool buffer waits for acknowledgements.
+pub const SMALL_FRAME_BYTES_MAX: usize = 1024;
+
+/// Bytes read ahead of the frame boundary when frames are small.
+pub const STAGING_BYTES: usize = 64 * 1024;
+
+/// Bytes read ahead while a large payload goes straight into its own buffer. Little, because what is read ahead of a
+/// large frame is copied once more; not nothing, because the next header then costs no system call of its own.
+pub const STAGING_BYTES_BESIDE_PAYLOAD: usize = 4096;
+
+/// Frames handed to one `sendmsg`. Linux refuses more than 1024 (UIO_MAXIOV).
+pub const FRAMES_PER_SEND_MAX: usize = 64;
+
+/// System calls of one direction within one `poll`, before others on the shard get their turn.
+pub const SYSCALLS_PER_POLL_MAX: usize = 8;
+
+/// Unaccepted connections that the kernel holds for a listener.
+pub const LISTEN_BACKLOG: i32 = 128;
+
+/// Addresses of one name that `connect` tries.
+pub const RESOLVED_ADDRESSES_MAX: usize = 8;
+
+/// Shards that one process may start.
+pub const SHARDS_MAX: usize = 256;
+
+/// Locked memory that glommio's rings need, in bytes (glommio `sys/uring.rs`, `MIN_MEMLOCK_LIMIT`).
+pub const MEMLOCK_BYTES_MIN: u64 = 512 * 1024;
+
+const _: () = assert!(SMALL_FRAME_BYTES_MAX >= FRAME_HEADER_BYTES);
+const _: () = assert!(SMALL_FRAME_BYTES_MAX <= POOL_CLASS_BYTES[0]);
+const _: () = assert!(STAGING_BYTES_BESIDE_PAYLOAD <= STAGING_BYTES);
+const _: () = assert!(STAGING_BYTES_BESIDE_PAYLOAD >= FRAME_HEADER_BYTES);
+const _: () = assert!(FRAMES_PER_SEND_MAX <= 1024);
+const _: () = assert!(FRAME_PAYLOAD_BYTES_CEILING <= u32::MAX as usize);

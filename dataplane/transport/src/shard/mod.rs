@@ -1,0 +1,19 @@
+//! Shards: pinned threads, each with an executor of its own, and what tasks on them need.
+
+mod mailbox;
+mod notify;
+mod queue;
+mod runtime;
+mod shutdown;
+mod task;
+#[cfg(test)]
+pub(crate) mod testing;
+mod time;
+
+pub use mailbox::{MailboxFull, Receiver, SendError, Sender, mailbox};
+pub use notify::{Notified, Notify};
+pub use queue::{LocalQueue, PushError};
+pub use runtime::{RunningShards, RuntimeConfig, RuntimeError, Shard, ShardPanicked, run_shards};
+pub use shutdown::{Shutdown, shutdown_on_signals};
+pub use task::{Either, LocalTask, blocking, race, spawn, yield_if_needed, yield_now};
+pub use time::{Interval, sleep, sleep_until, timeout};
