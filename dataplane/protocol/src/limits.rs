@@ -13,10 +13,6 @@ pub const PAGE_BYTES: usize = 4096;
 /// small enough that source, digest and destination work on different batches at the same time.
 pub const BATCH_BYTES_MAX: usize = 256 * 1024;
 
-/// Most bytes of an incomplete record that wait for their rest: a record header with the longest RAM block
-/// name, and a page.
-pub const CARRY_BYTES_MAX: usize = PAGE_BYTES + 8 + 1 + 255;
-
 /// How long an incomplete record waits for its rest before it is sent as opaque bytes. A hypervisor writes
 /// records whole, so the rest of one is on its way; one that is not must not be held back.
 pub const CARRY_WAIT: Duration = Duration::from_millis(2);
@@ -27,7 +23,7 @@ pub const BATCH_LEN_MAX: usize = BATCH_BYTES_MAX + CARRY_BYTES_MAX;
 // ---- frames -------------------------------------------------------------------------------------------------
 
 /// Most payload bytes of a frame: a batch that did not shrink, with its fields and the codec's own expansion.
-pub const FRAME_PAYLOAD_MAX: usize = BATCH_LEN_MAX + BATCH_LEN_MAX / 64 + 4096;
+pub const FRAME_PAYLOAD_MAX: usize = BATCH_LEN_MAX + BATCH_LEN_MAX / 128 + 2048;
 
 /// Most bytes of a reason's text on the wire.
 pub const REASON_TEXT_MAX: usize = 512;
@@ -97,6 +93,8 @@ pub const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(5);
 const _: () = {
     assert!(CARRY_BYTES_MAX < BATCH_BYTES_MAX);
     assert!(FRAME_PAYLOAD_MAX > BATCH_LEN_MAX + 1024);
+    // What the transport's buffers for a batch hold, header included.
+    assert!(FRAME_PAYLOAD_MAX + 32 <= 272 * 1024);
     assert!(SEND_WINDOW_BYTES_MIN <= SEND_WINDOW_BYTES_START);
     assert!(SEND_WINDOW_BYTES_START <= RECEIVE_WINDOW_BYTES);
     assert!(CONNECTIONS_MAX < 0x4000);
@@ -104,3 +102,32 @@ const _: () = {
     assert!(OUTAGE_SWITCHOVER.as_millis() < OUTAGE_RUNNING.as_millis());
     assert!(RECEIVE_WINDOW_BYTES > 2 * SEND_WINDOW_BYTES_MIN);
 };
+
+/// Most bytes that the hypervisor parser may leave unconsumed for the caller to put in front of the next buffer.
+/// The longest record that it wants whole is a RAM record with its page (`8 + 1 + 255 + 4096` bytes).
+pub const CARRY_BYTES_MAX: usize = 2 * PAGE_BYTES;
+
+/// Most RAM blocks that the parser tells apart on one connection. QEMU has a few tens; past this the connection
+/// is carried as opaque bytes.
+pub const RAM_BLOCKS_MAX: usize = 1024;
+
+/// Most bytes of a RAM block's name: QEMU sends its length in one byte.
+pub const RAM_BLOCK_NAME_BYTES_MAX: usize = 255;
+
+/// Most bytes of a machine type's name; QEMU's longest has about 30.
+pub const MACHINE_NAME_BYTES_MAX: usize = 255;
+
+/// Most capabilities that a stream's configuration section may list; QEMU 10 has 25.
+pub const CAPABILITIES_MAX: u32 = 256;
+
+/// Pages in a full multifd packet: QEMU's `MULTIFD_PACKET_SIZE` (512 KiB) in pages.
+pub const MULTIFD_PACKET_PAGES: usize = 128;
+
+/// Bytes that come before the pages of a multifd packet: the fixed part and one offset a page.
+pub const MULTIFD_PACKET_HEADER_BYTES: usize = 320 + 8 * MULTIFD_PACKET_PAGES;
+
+const _: () = assert!(8 + 1 + RAM_BLOCK_NAME_BYTES_MAX + PAGE_BYTES < CARRY_BYTES_MAX);
+const _: () = assert!(MULTIFD_PACKET_HEADER_BYTES < CARRY_BYTES_MAX);
+const _: () = assert!(1 + 4 + MACHINE_NAME_BYTES_MAX < CARRY_BYTES_MAX);
+const _: () = assert!(CARRY_BYTES_MAX < BATCH_BYTES_MAX);
+const _: () = assert!(RAM_BLOCKS_MAX <= u16::MAX as usize + 1);

@@ -3,7 +3,7 @@
 use crate::limits::PAGE_BYTES;
 
 /// A RAM block of one hypervisor connection, numbered in the order in which the parser first met its name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BlockId(pub u16);
 
 /// A run of consecutive stream bytes of one kind. The spans of a batch cover every byte of it, once, in order.
@@ -67,5 +67,38 @@ impl Span {
     /// Whether the span covers no byte.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// This span and `next`, which follows it in the stream, as one span; none if they do not continue each
+    /// other. Words and offsets inside a joined span never overflow.
+    pub fn join(self, next: Span) -> Option<Span> {
+        let page = PAGE_BYTES as u64;
+        let follows = |first: u64, count: u32, then: u64| {
+            first.checked_add(u64::from(count) * page).is_some_and(|end| end == then)
+        };
+        match (self, next) {
+            (Span::Opaque { len: a }, Span::Opaque { len: b }) => {
+                Some(Span::Opaque { len: a.checked_add(b)? })
+            }
+            (
+                Span::PageRecords { block, first_word, count },
+                Span::PageRecords { block: b, first_word: w, count: c },
+            ) if block == b && follows(first_word, count, w) => {
+                Some(Span::PageRecords { block, first_word, count: count.checked_add(c)? })
+            }
+            (
+                Span::ZeroRecords { block, first_word, count },
+                Span::ZeroRecords { block: b, first_word: w, count: c },
+            ) if block == b && follows(first_word, count, w) => {
+                Some(Span::ZeroRecords { block, first_word, count: count.checked_add(c)? })
+            }
+            (
+                Span::PageBodies { block, offset, count },
+                Span::PageBodies { block: b, offset: o, count: c },
+            ) if block == b && follows(offset, count, o) => {
+                Some(Span::PageBodies { block, offset, count: count.checked_add(c)? })
+            }
+            _ => None,
+        }
     }
 }

@@ -17,7 +17,7 @@ pub use config::{Role, SessionConfig, Token};
 pub use state::State;
 
 use crate::event::Event;
-use crate::hypervisor::{Phase, StreamKind};
+use crate::hypervisor::{StreamKind, StreamPhase};
 use crate::limits::{FIRST_BYTE_TIMEOUT, LAST_WORD_TIMEOUT, OUTAGE_SWITCHOVER, STREAMS_MAX};
 use crate::stream::{BatchBuffer, Inbound, Outbound, StreamId};
 use crate::time::{Clock, Instant};
@@ -329,8 +329,8 @@ impl Session {
         }
         match self.outbound.migration_progress() {
             Some(progress) => match progress.phase {
-                Phase::Switchover | Phase::Postcopy | Phase::Ended => true,
-                Phase::Setup | Phase::Precopy => !matches!(progress.kind, StreamKind::QemuMain),
+                StreamPhase::Switchover | StreamPhase::Postcopy | StreamPhase::Ended => true,
+                StreamPhase::Setup | StreamPhase::Precopy => !matches!(progress.kind, StreamKind::QemuMain),
             },
             None => true,
         }
@@ -346,7 +346,7 @@ impl Session {
     /// How long this session may be without any stream: briefly while the guest is stopped.
     fn outage(&self) -> Duration {
         match self.outbound.migration_progress().map(|progress| progress.phase) {
-            Some(Phase::Switchover | Phase::Ended) => OUTAGE_SWITCHOVER.min(self.config.outage),
+            Some(StreamPhase::Switchover | StreamPhase::Ended) => OUTAGE_SWITCHOVER.min(self.config.outage),
             _ => self.config.outage,
         }
     }

@@ -441,7 +441,7 @@ impl Outbound {
     }
 
     /// What the parser found on the connection that carries the migration: the first that it understood.
-    pub fn migration_progress(&self) -> Option<&StreamProgress> {
+    pub fn migration_progress(&self) -> Option<StreamProgress> {
         self.connections.values().filter_map(|s| s.parser.as_ref()).map(Parser::progress).next()
     }
 
@@ -454,7 +454,7 @@ impl Outbound {
             consumed: sending.consumed,
             digest: self.digest.then(|| *sending.hasher.finalize().as_bytes()),
             ended: sending.ended && sending.verified_frames == sending.frames,
-            parsed: sending.parser.as_ref().map(|parser| parser.progress().clone()),
+            parsed: sending.parser.as_ref().map(|parser| parser.progress()),
             window: sending.pace.window(),
             rate: sending.pace.rate(),
             round_trip: sending.pace.round_trip(),
