@@ -1,0 +1,2 @@
+//! testbed
+pub mod initramfs;
