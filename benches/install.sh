@@ -181,7 +181,7 @@ fi
 
 if ! have_cargo; then
     apt_update_once
-    if apt-cache show rustup >/dev/null 2>&1; then
+    if LC_ALL=C apt-cache policy rustup | grep -qE 'Candidate: [0-9]'; then
         apt_install rustup
         rustup default stable
     else
