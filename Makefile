@@ -1,0 +1,48 @@
+# `make` alone says what there is.
+
+export PATH := $(PATH):$(HOME)/.cargo/bin
+TARGET_DIR := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
+GUEST_DIR := $(TARGET_DIR)/guest
+GUEST_TRIPLE := x86_64-unknown-linux-gnu
+GUEST_INIT := $(GUEST_DIR)/build/$(GUEST_TRIPLE)/release/novacron-guest
+# The guest's own binary is built by `guest`, in another way.
+CRATES := --workspace --exclude novacron-guest
+
+.DEFAULT_GOAL := help
+.PHONY: help setup guest build demo test lint unit fuzz e2e
+# Steps share the processor and one build directory: in order, whatever -j says.
+.NOTPARALLEL:
+
+help: ## this list
+	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /\1\t/' | expand -t 10
+
+setup: ## install what is missing (Debian, Ubuntu); elsewhere list it
+	@benches/install.sh
+
+guest: setup ## build the guest that tests and the demonstration migrate
+	@# Static, because the guest has no libraries; apart from the other crates, because they must not be.
+	RUSTFLAGS="-C target-feature=+crt-static -C relocation-model=static -C strip=symbols" \
+		cargo build --quiet --locked --release -p novacron-guest --target $(GUEST_TRIPLE) --target-dir $(GUEST_DIR)/build
+	cargo run --quiet --locked --release -p novacron-testbed --bin novacron-initrd -- $(GUEST_INIT) $(GUEST_DIR)/initrd
+
+build: setup ## build everything, optimised
+	cargo build --locked --release $(CRATES)
+
+demo: guest build ## migrate a running guest through two gateways and say what came of it
+	$(TARGET_DIR)/release/novacron-demo $(TARGET_DIR)/demo
+
+test: lint unit fuzz e2e ## everything that must hold, as CI runs it
+
+lint: setup ## formatting and lints
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+unit: setup ## tests that need no hypervisor
+	cargo test --locked --workspace --exclude novacron-testbed
+	cargo test --locked -p novacron-testbed --lib --bins
+
+fuzz: setup ## a minute of fuzzing from the kept corpus
+	@if [ -x dataplane/fuzz/run.sh ]; then dataplane/fuzz/run.sh; else echo "no fuzz targets in this tree"; fi
+
+e2e: guest build ## tests with real hypervisors, one at a time
+	cargo test --locked --release -p novacron-testbed --test '*' -- --test-threads=1

@@ -1,0 +1,82 @@
+//! A `novacron-gateway` process.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::{Process, Rpc, Scratch, artefact, port};
+
+/// How to start a gateway.
+#[derive(Clone, Debug)]
+pub struct GatewayOptions {
+    /// Listen for other gateways on a free port of loopback. A gateway that does not listen only dials.
+    pub listen: bool,
+    /// More arguments.
+    pub extra: Vec<String>,
+}
+
+impl Default for GatewayOptions {
+    fn default() -> Self {
+        Self { listen: true, extra: Vec::new() }
+    }
+}
+
+/// One gateway. It is killed when this is dropped.
+#[derive(Debug)]
+pub struct Gateway {
+    process: Process,
+    control: PathBuf,
+    listen: Option<String>,
+}
+
+impl Gateway {
+    /// Starts a gateway and waits until its control socket answers.
+    ///
+    /// # Errors
+    /// When the binary is missing (says what to run) or the gateway does not come up (with its log).
+    pub fn start(scratch: &Scratch, name: &str, options: &GatewayOptions) -> Result<Self> {
+        let control = scratch.file(&format!("{name}.sock"));
+        let mut arguments = vec!["--control".to_owned(), control.display().to_string()];
+        let listen = if options.listen { Some(format!("tcp:127.0.0.1:{}", port::free()?)) } else { None };
+        if let Some(listen) = &listen {
+            arguments.extend(["--listen".to_owned(), listen.clone()]);
+        }
+        arguments.extend(options.extra.iter().cloned());
+        let mut process = Process::start(scratch, name, &artefact::binary("novacron-gateway")?, &arguments)?;
+        let ask = || -> Result<()> {
+            Rpc::connect(&control)?.call("gateway.info", serde_json::json!({})).map(drop)
+        };
+        if let Err(error) = ask() {
+            process.must_run()?;
+            return Err(error)
+                .with_context(|| format!("{name} does not answer; its log: {}", process.log_tail()));
+        }
+        Ok(Self { process, control, listen })
+    }
+
+    /// The path of the control socket.
+    pub fn control(&self) -> &Path {
+        &self.control
+    }
+
+    /// Where it listens for other gateways, e.g. `tcp:127.0.0.1:4711`.
+    ///
+    /// # Errors
+    /// When it was started without listening.
+    pub fn peer(&self) -> Result<&str> {
+        self.listen.as_deref().with_context(|| format!("{} was started to dial only", self.process.name()))
+    }
+
+    /// A new connection to the control socket.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn rpc(&self) -> Result<Rpc> {
+        Rpc::connect(&self.control)
+    }
+
+    /// The process: to kill it, to ask what it used.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+}

@@ -1,0 +1,42 @@
+//! What tests, the demonstration and benchmarks need to run real guests: a hypervisor with our guest in it, gateways
+//! as processes, and what both of them did.
+//!
+//! ```text
+//! Scratch     a directory that goes away
+//! Process     a child that cannot outlive us, with its log
+//! Qemu        Process + Qmp + Serial + Guest: a source or a destination
+//! Guest       ready? verify your memory; heartbeats
+//! Gateway     Process + Rpc: novacron-gateway and its control socket
+//! migration   drives two Qemus over QMP and measures the pause that the guest saw
+//! ```
+//!
+//! Everything is synchronous and every wait has an end. The crate builds nothing: [`artefact`] says where the guest
+//! and the binaries are looked for and which make target builds them.
+
+pub mod artefact;
+pub mod demo;
+pub mod gateway;
+pub mod guest;
+pub mod initramfs;
+pub mod limits;
+pub mod migration;
+pub mod port;
+pub mod process;
+pub mod qemu;
+pub mod qmp;
+pub mod rpc;
+pub mod scratch;
+pub mod serial;
+pub mod usage;
+pub mod wait;
+
+pub use gateway::{Gateway, GatewayOptions};
+pub use guest::{Guest, GuestOptions, Verified};
+pub use migration::{Migration, MigrationReport, Pause};
+pub use process::Process;
+pub use qemu::{Qemu, QemuOptions};
+pub use qmp::Qmp;
+pub use rpc::Rpc;
+pub use scratch::Scratch;
+pub use serial::{Beat, Serial};
+pub use usage::Usage;

@@ -1,0 +1,34 @@
+//! Every bound of the testbed in one place. Waits are long because machines are shared and guests emulated: they end
+//! a test that hangs, they are no expectation.
+
+use std::time::Duration;
+
+/// From launch to the guest's `READY`, filling its memory included.
+pub const BOOT_WAIT: Duration = Duration::from_secs(120);
+/// For one sweep over a guest's memory.
+pub const VERIFY_WAIT: Duration = Duration::from_secs(120);
+/// For a short answer of the guest.
+pub const COMMAND_WAIT: Duration = Duration::from_secs(20);
+/// For a heartbeat of a guest that runs.
+pub const BEAT_WAIT: Duration = Duration::from_secs(20);
+/// For a process to open its socket.
+pub const SOCKET_WAIT: Duration = Duration::from_secs(20);
+/// For an answer on a QMP or a control socket.
+pub const ANSWER_WAIT: Duration = Duration::from_secs(60);
+/// For a migration that a test drives.
+pub const MIGRATION_WAIT: Duration = Duration::from_secs(180);
+/// For a process to end after it was told to.
+pub const EXIT_WAIT: Duration = Duration::from_secs(20);
+/// Between two looks at something that cannot be waited for.
+pub const POLL: Duration = Duration::from_millis(2);
+
+/// Heartbeats kept of one serial port: half an hour at 2 ms. The oldest go first.
+pub const BEATS_MAX: usize = 1 << 20;
+/// Other lines kept of one serial port. The oldest go first.
+pub const LINES_MAX: usize = 4096;
+/// The longest line taken from a serial port; the rest of it is dropped.
+pub const SERIAL_LINE_BYTES_MAX: usize = 4096;
+/// The longest line taken from a control socket.
+pub const RPC_LINE_BYTES_MAX: u64 = 16 << 20;
+/// How much of a log's end goes into an error message.
+pub const LOG_TAIL_BYTES: u64 = 4096;
