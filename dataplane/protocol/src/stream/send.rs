@@ -361,6 +361,10 @@ impl Outbound {
     pub fn progress(&mut self, entry: &ProgressEntry, now: Instant) -> Result<(), Reason> {
         let violation = |text: String| Err(Reason::new(ReasonCode::Protocol, text));
         let Some(sending) = self.connections.get_mut(&entry.connection) else {
+            // The peer repeats that nothing came back yet on a connection whose opening is still on its way.
+            if entry.verified_frames <= 1 && entry.consumed == 0 {
+                return Ok(());
+            }
             return violation(format!(
                 "the peer reports progress on connection {}, which is not open",
                 entry.connection
