@@ -65,6 +65,8 @@ fn a_process_dies_with_a_parent_that_is_killed() -> Result<()> {
     let mut parent = Command::new(std::env::current_exe()?)
         .args(["--exact", "helper_that_starts_a_process_and_waits"])
         .env(NOTE, &note)
+        // What it cannot remove any more goes with our own directory.
+        .env("TMPDIR", scratch.path())
         .stdout(Stdio::null())
         .spawn()?;
     let child = wait::until("the child's number", LIMIT, || {
