@@ -129,6 +129,11 @@ impl HypervisorStream {
         Poll::Ready(Ok(sent))
     }
 
+    /// Whether the hypervisor has closed its side, or the connection has failed, whatever is still unread.
+    pub fn is_closed_by_peer(&self) -> bool {
+        self.socket.is_closed_by_peer()
+    }
+
     /// Tells the hypervisor that nothing more comes; reading goes on.
     pub fn shutdown_write(&self) -> io::Result<()> {
         self.socket.shutdown_send()

@@ -90,6 +90,10 @@ pub struct SentBytes {
     pub guest: u64,
     /// Guest bytes that left as they are.
     pub raw: u64,
+    /// Guest bytes that left compressed with lz4.
+    pub lz4: u64,
+    /// Guest bytes that left compressed with zstd.
+    pub zstd: u64,
     /// Payload and header bytes, each frame counted once.
     pub encoded: u64,
     /// Bytes handed to streams, repetitions included.

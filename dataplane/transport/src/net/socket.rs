@@ -8,6 +8,7 @@ use super::{AppliedOptions, NetError, PathStats, SocketOptions};
 use crate::limits::SYSCALLS_PER_POLL_MAX;
 use futures_io::{AsyncRead, AsyncWrite};
 use glommio::net::TcpStream;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, recvmsg,
@@ -184,6 +185,21 @@ impl Socket {
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Looks without waiting and without reading.
+    pub(crate) fn is_closed_by_peer(&self) -> bool {
+        self.with_fd(|fd| {
+            let ends = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
+            let mut asked = [PollFd::from_borrowed_fd(fd, ends)];
+            // A failing poll says nothing about the peer.
+            poll(&mut asked, Some(&Timespec::default())).is_ok() && asked[0].revents().intersects(ends)
+        })
+    }
+
+    /// The same connection, free of this shard: the original, dropped, takes its pending readiness request with it.
+    pub(crate) fn duplicate(&self) -> io::Result<OpenSocket> {
+        OpenSocket::adopt(self.with_fd(|fd| fd.try_clone_to_owned())?)
     }
 
     /// Tells the peer that nothing more comes.

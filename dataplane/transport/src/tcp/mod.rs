@@ -114,6 +114,15 @@ impl TcpTransport {
         })
     }
 
+    /// Gives the connection up, so that another shard can take it over. Refused while bytes wait in either direction:
+    /// they would be lost.
+    pub fn detach(self) -> std::io::Result<OpenSocket> {
+        if !self.queue.is_empty() || !self.incoming.is_empty() {
+            return Err(std::io::Error::other("bytes wait on the stream; it cannot move to another shard"));
+        }
+        self.socket.duplicate()
+    }
+
     /// Who is at the other end.
     pub fn peer(&self) -> &Peer {
         &self.peer

@@ -45,6 +45,11 @@ impl Reassembly {
         }
     }
 
+    /// Whether no byte waits here.
+    pub(super) fn is_empty(&self) -> bool {
+        self.start == self.end && self.partial.is_none()
+    }
+
     pub(super) fn poll(
         &mut self,
         socket: &Socket,

@@ -1,0 +1,143 @@
+//! The command line.
+
+use clap::{Parser, ValueEnum};
+use novacron_control_api::Endpoint;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Carries live migrations between sites: hypervisors connect here, the far gateway connects to theirs.
+///
+/// The gateway does nothing until it is told to over its control socket; `novactl` does that.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    after_help = "Examples:
+  A destination's gateway, for a laboratory on one machine:
+    novacron-gateway --control /run/novacron/b.sock --listen tcp:127.0.0.1:9090
+  A source's gateway, which only dials:
+    novacron-gateway --control /run/novacron/a.sock
+  Two shards on CPUs 2 and 3, JSON logs, session records kept:
+    novacron-gateway --control /run/novacron/a.sock --shards 2 --cpus 2,3 --log-format json --records /var/log/novacron/sessions.jsonl"
+)]
+pub(crate) struct Args {
+    /// Unix socket that takes commands: JSON-RPC 2.0, one object a line
+    #[arg(long, value_name = "PATH")]
+    pub(crate) control: PathBuf,
+
+    /// Where peer gateways reach this one, as tcp:host:port; repeatable. Without it the gateway only dials
+    #[arg(long, value_name = "ENDPOINT")]
+    pub(crate) listen: Vec<Endpoint>,
+
+    /// Allow listening and dialling beyond loopback although nothing is encrypted or authenticated yet
+    #[arg(long)]
+    pub(crate) insecure_plaintext: bool,
+
+    /// Threads that move bytes, each pinned to a CPU
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) shards: u16,
+
+    /// CPUs for the shards, as 0,1,4
+    #[arg(long, value_delimiter = ',', value_name = "CPUS")]
+    pub(crate) cpus: Vec<usize>,
+
+    /// How long running sessions may go on after SIGTERM, as 30s or 500ms
+    #[arg(long, default_value = "30s", value_parser = duration, value_name = "TIME")]
+    pub(crate) drain_timeout: Duration,
+
+    /// Least severe message that is logged
+    #[arg(long, default_value = "info", value_name = "LEVEL")]
+    pub(crate) log_level: tracing::Level,
+
+    /// How messages are written to standard error
+    #[arg(long, default_value = "text", value_enum)]
+    pub(crate) log_format: LogFormat,
+
+    /// File to which the record of every session is appended, a JSON object a line
+    #[arg(long, value_name = "FILE")]
+    pub(crate) records: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("'{text}' is not a time: write it as 30s or 500ms");
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?);
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    match unit {
+        "ms" => Ok(Duration::from_millis(number)),
+        "s" => Ok(Duration::from_secs(number)),
+        "m" => Ok(Duration::from_secs(number.saturating_mul(60))),
+        _ => Err(wrong()),
+    }
+}
+
+impl Args {
+    /// What no parser of single flags can find.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        if !self.cpus.is_empty() && self.cpus.len() != usize::from(self.shards) {
+            return Err(format!(
+                "--cpus names {} CPUs for {} shards: name one each",
+                self.cpus.len(),
+                self.shards
+            ));
+        }
+        for listen in &self.listen {
+            if matches!(listen, Endpoint::Unix(_)) {
+                return Err(format!(
+                    "--listen {listen}: peer gateways connect over tcp, as in tcp:127.0.0.1:9090"
+                ));
+            }
+            self.allows(listen)?;
+        }
+        Ok(())
+    }
+
+    /// Whether a peer gateway may be met at this endpoint: nothing goes beyond this host in the clear unasked.
+    pub(crate) fn allows(&self, endpoint: &Endpoint) -> Result<(), String> {
+        if endpoint.is_loopback() || self.insecure_plaintext {
+            return Ok(());
+        }
+        Err(format!(
+            "{endpoint} is beyond loopback, and streams are not encrypted yet: guest memory would cross the network \
+             in the clear. Start the gateway with --insecure-plaintext if that is acceptable, as in a laboratory"
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(args: &[&str]) -> Args {
+        Args::try_parse_from(["novacron-gateway", "--control", "/tmp/c.sock"].iter().chain(args)).unwrap()
+    }
+
+    #[test]
+    fn plaintext_beyond_loopback_must_be_asked_for() {
+        assert!(parse(&["--listen", "tcp:127.0.0.1:9090"]).check().is_ok());
+        assert!(parse(&["--listen", "tcp:[::1]:9090"]).check().is_ok());
+        let refused = parse(&["--listen", "tcp:0.0.0.0:9090"]).check().unwrap_err();
+        assert!(refused.contains("--insecure-plaintext"), "{refused}");
+        assert!(parse(&["--listen", "tcp:0.0.0.0:9090", "--insecure-plaintext"]).check().is_ok());
+        assert!(parse(&["--listen", "unix:/tmp/x"]).check().is_err());
+    }
+
+    #[test]
+    fn times() {
+        assert_eq!(duration("1500ms"), Ok(Duration::from_millis(1500)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        for wrong in ["", "s", "3", "3h", "-1s", "99999999999999999999s"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn cpus_are_one_a_shard() {
+        assert!(parse(&["--shards", "2", "--cpus", "0"]).check().is_err());
+        assert!(parse(&["--shards", "2", "--cpus", "0,1"]).check().is_ok());
+    }
+}

@@ -1,0 +1,7 @@
+//! The control socket: JSON-RPC 2.0, one object a line, on threads of its own, away from the shards.
+
+mod calls;
+mod server;
+
+pub(crate) use calls::{Answer, Calls};
+pub(crate) use server::Server;

@@ -1,0 +1,184 @@
+//! The gateway process: carries hypervisors' migration streams between sites.
+//!
+//! ```text
+//!  hypervisor ── shard::connection ── shard::running (protocol::Session) ── shard::stream ── peer gateway
+//!                                          │ records                            │
+//!  novactl ───── control::server ───── registry                  shard::{dial, accept}
+//! ```
+//!
+//! Guest bytes stay on the shards. The control socket, the records file and signals have threads of their own.
+#![forbid(unsafe_code)]
+
+mod args;
+mod clock;
+mod control;
+mod limits;
+mod log;
+mod record;
+mod records;
+mod registry;
+mod shard;
+
+use args::Args;
+use clap::Parser;
+use control::{Calls, Server};
+use limits::POOL_BYTES;
+use novacron_control_api::{Endpoint, Reason, Timestamp};
+use novacron_protocol::wire::Identity;
+use novacron_transport::shard::{RuntimeConfig, Shutdown, run_shards, shutdown_on_signals, spawn};
+use novacron_transport::{Address, Listener};
+use registry::Registry;
+use shard::{Command, Listening, ShardConfig, ShardHandle};
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// How often the main thread looks at what has become due.
+const HOUSEKEEPING: Duration = Duration::from_millis(100);
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    if let Err(why) = args.check() {
+        eprintln!("novacron-gateway: {why}");
+        return ExitCode::from(2);
+    }
+    log::start(&args);
+    match serve(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            tracing::error!("{why}; nothing was started, and no migration is affected");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Random bytes of the system.
+fn random<const N: usize>() -> Result<[u8; N], String> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|error| format!("no random bytes from the system: {error}"))?;
+    Ok(bytes)
+}
+
+fn serve(args: Args) -> Result<(), String> {
+    let shutdown = Shutdown::new();
+    shutdown_on_signals(shutdown.clone()).map_err(|error| format!("signals cannot be received: {error}"))?;
+    let server = Server::bind(&args.control).map_err(|error| error.to_string())?;
+    let (registry, ended) = Registry::new();
+    let registry = Arc::new(registry);
+    records::start(args.records.clone(), ended)?;
+
+    let identity = Identity { gateway: random()?, instance: random()? };
+    let count = usize::from(args.shards);
+    let (handles, received): (Vec<_>, Vec<_>) = (0..count).map(|_| ShardHandle::new()).unzip();
+    // Each shard takes its own mailbox out; `run_shards` wants one function for all.
+    let received = Arc::new(Mutex::new(received.into_iter().map(Some).collect::<Vec<_>>()));
+    let config =
+        ShardConfig { registry: Arc::clone(&registry), identity, pool_bytes: POOL_BYTES / count.max(1) };
+    let (bound, listening) = sync_channel(1);
+    let listen = args.listen.clone();
+    let peers = handles.clone();
+    let runtime = RuntimeConfig { shards: count, cpus: args.cpus.clone(), ..RuntimeConfig::default() };
+    let running = run_shards(&runtime, move |shard| {
+        let commands = received.lock().ok().and_then(|mut mailboxes| mailboxes[shard.index].take());
+        let (config, listen, bound, peers) = (config.clone(), listen.clone(), bound.clone(), peers.clone());
+        async move {
+            let Some(commands) = commands else { return };
+            if shard.index == 0 {
+                let listening = Listening { identity, registry: Arc::clone(&config.registry), shards: peers };
+                listen_for_peers(Rc::new(listening), &listen, &bound).await;
+            }
+            shard::run(shard.index, config, commands).await;
+        }
+    })
+    .map_err(|error| error.to_string())?;
+    let listen = listening.recv().map_err(|_| "the first shard did not start".to_owned())??;
+
+    let args = Arc::new(args);
+    let started_at = Timestamp::now();
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        control = %args.control.display(),
+        listen = %listen.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
+        shards = count,
+        encryption = "none: streams are plaintext",
+        "gateway ready"
+    );
+    let calls = Calls {
+        registry: Arc::clone(&registry),
+        shards: handles.clone(),
+        args: Arc::clone(&args),
+        listen,
+        started_at,
+        started: Instant::now(),
+    };
+    let calls = Arc::new(calls);
+    let control_path = args.control.clone();
+    let serving = Arc::clone(&calls);
+    std::thread::Builder::new()
+        .name("control".to_owned())
+        .spawn(move || server.run(&serving))
+        .map_err(|error| format!("no thread for the control socket: {error}"))?;
+
+    while !shutdown.is_requested() {
+        std::thread::sleep(HOUSEKEEPING);
+        for session in registry.overdue() {
+            let message = "the peer gateway did not open the session in time; no byte arrived".to_owned();
+            registry.end_expected(session, Reason { code: "timeout".to_owned(), message });
+        }
+    }
+    drain(&calls, &shutdown, args.drain_timeout);
+    for handle in &handles {
+        // A shard that is gone needs no command to end.
+        let _ = handle.send(Command::End);
+    }
+    let _ = std::fs::remove_file(control_path);
+    running.join().map_err(|error| error.to_string())?;
+    tracing::info!("gateway stopped");
+    Ok(())
+}
+
+/// Drains; a second signal ends the wait.
+fn drain(calls: &Arc<Calls>, shutdown: &Shutdown, timeout: Duration) {
+    let until = Instant::now() + timeout;
+    calls.drain(Duration::ZERO.max(timeout).min(if shutdown.requests() > 1 {
+        Duration::ZERO
+    } else {
+        timeout
+    }));
+    tracing::debug!(left_ms = until.saturating_duration_since(Instant::now()).as_millis(), "drained");
+}
+
+type Bound = SyncSender<Result<Vec<Endpoint>, String>>;
+
+/// Listens for peers on every address, and says where that is.
+async fn listen_for_peers(listening: Rc<Listening>, endpoints: &[Endpoint], bound: &Bound) {
+    let mut actual = Vec::with_capacity(endpoints.len());
+    let mut listeners = Vec::with_capacity(endpoints.len());
+    for endpoint in endpoints {
+        let address: Result<Address, String> = endpoint
+            .to_string()
+            .parse()
+            .map_err(|error: novacron_transport::net::AddressError| error.to_string());
+        let listener = match address {
+            Ok(address) => Listener::bind(&address).await.map_err(|error| error.to_string()),
+            Err(error) => Err(error),
+        };
+        match listener {
+            Ok(listener) => {
+                actual.push(listener.address().to_string().parse().unwrap_or_else(|_| endpoint.clone()));
+                listeners.push(listener);
+            }
+            Err(error) => {
+                // The main thread may have given up already.
+                let _ = bound.try_send(Err(format!("peer gateways cannot connect at {endpoint}: {error}")));
+                return;
+            }
+        }
+    }
+    for listener in listeners {
+        spawn(shard::listen(Rc::clone(&listening), listener)).detach();
+    }
+    let _ = bound.try_send(Ok(actual));
+}

@@ -1,0 +1,281 @@
+//! A shard: one pinned thread that owns sessions, and the streams that they use. Shards share nothing but the
+//! registry, which no guest byte passes.
+
+mod accept;
+mod connection;
+mod dial;
+mod peer;
+mod running;
+mod session;
+mod stream;
+
+pub(crate) use accept::{Handshaken, Listening, listen};
+
+use crate::clock;
+use crate::control::Answer;
+use crate::limits::{PEERS_MAX, SHARD_COMMANDS_MAX, STREAM_QUEUE_BYTES};
+use crate::registry::Registry;
+use novacron_control_api::{
+    Endpoint, ErrorCode, RpcError, SessionOpen, SessionOptions, SessionRecord, SessionSide,
+};
+use novacron_protocol::limits::FRAME_PAYLOAD_MAX;
+use novacron_protocol::session::{Role, Session, SessionConfig, Token};
+use novacron_protocol::stream::StreamId;
+use novacron_protocol::wire::{Identity, Reason, ReasonCode};
+use novacron_transport::shard::{Receiver, Sender, mailbox, spawn};
+use novacron_transport::{Address, FramePool, Listener, OpenSocket, TcpConfig, TcpTransport};
+use peer::Peer;
+use running::Running;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What a shard is told to do.
+pub(crate) enum Command {
+    /// Opens a source's session: listens, opens it at the peer, answers.
+    OpenSource { open: Box<SessionOpen>, record: Box<SessionRecord>, answer: Answer },
+    /// Fails a session because somebody wants that.
+    Cancel { session: u64, reason: String },
+    /// Closes the sockets that a failed session holds.
+    Release { session: u64 },
+    /// Serves a stream that a peer dialled, whose handshake is complete but for the answer.
+    Adopt(Box<Handshaken>),
+    /// Ends the shard.
+    End,
+}
+
+/// How others reach a shard.
+#[derive(Clone)]
+pub(crate) struct ShardHandle {
+    commands: Sender<Command>,
+}
+
+/// The shard is gone, or takes no more commands.
+#[derive(Debug)]
+pub(crate) struct ShardLost;
+
+impl ShardHandle {
+    /// A handle, and what the shard receives on.
+    pub(crate) fn new() -> (ShardHandle, Receiver<Command>) {
+        let (commands, received) = mailbox(SHARD_COMMANDS_MAX);
+        (ShardHandle { commands }, received)
+    }
+
+    pub(crate) fn send(&self, command: Command) -> Result<(), ShardLost> {
+        self.commands.try_send(command).map_err(|_| ShardLost)
+    }
+}
+
+/// One shard's state. Everything in it belongs to this thread.
+pub(crate) struct Shard {
+    index: usize,
+    registry: Arc<Registry>,
+    identity: Identity,
+    /// Ingress buffers, and frames to send.
+    pool: FramePool,
+    /// Frames received. Apart from the others: frames that wait to be acknowledged must leave room for the
+    /// acknowledgements.
+    receive_pool: FramePool,
+    sessions: RefCell<BTreeMap<u64, Rc<Running>>>,
+    dialled: RefCell<HashMap<String, Rc<Peer>>>,
+    accepted: RefCell<HashMap<Dialler, Rc<Peer>>>,
+    streams_ever: Cell<u32>,
+    ending: Cell<bool>,
+}
+
+/// A dialling process and one of its groups of streams.
+type Dialler = ([u8; 16], u16);
+
+/// What every shard is given.
+#[derive(Clone)]
+pub(crate) struct ShardConfig {
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) identity: Identity,
+    pub(crate) pool_bytes: usize,
+}
+
+/// Runs a shard until it is told to end.
+pub(crate) async fn run(index: usize, config: ShardConfig, mut commands: Receiver<Command>) {
+    let shard = Rc::new(Shard {
+        index,
+        registry: config.registry,
+        identity: config.identity,
+        pool: FramePool::new(config.pool_bytes),
+        receive_pool: FramePool::new(config.pool_bytes),
+        sessions: RefCell::default(),
+        dialled: RefCell::default(),
+        accepted: RefCell::default(),
+        streams_ever: Cell::new(0),
+        ending: Cell::new(false),
+    });
+    while let Some(command) = commands.receive().await {
+        match command {
+            Command::OpenSource { open, record, answer } => {
+                let shard = Rc::clone(&shard);
+                spawn(async move { open_source(&shard, &open, *record, answer).await }).detach();
+            }
+            Command::Cancel { session, reason } => {
+                if let Some(running) = shard.session(session) {
+                    running.fail(Reason::new(ReasonCode::Cancelled, reason));
+                }
+            }
+            Command::Release { session } => {
+                if let Some(running) = shard.session(session) {
+                    running.release();
+                }
+            }
+            Command::Adopt(handshaken) => accept::adopt(&shard, *handshaken),
+            Command::End => {
+                shard.ending.set(true);
+                return;
+            }
+        }
+    }
+}
+
+/// The protocol's form of what a caller asked for.
+fn session_config(open: &SessionOpen) -> SessionConfig {
+    let role = match open.side {
+        SessionSide::Source { .. } => Role::Source,
+        SessionSide::Destination { .. } => Role::Destination,
+    };
+    let SessionOptions {
+        lanes,
+        digest,
+        outage_ms,
+        open_timeout_ms,
+        connections_max,
+        destination_may_start,
+        ..
+    } = open.options;
+    let mut config = SessionConfig::new(role, open.session.0, Token::new(*open.token.expose()));
+    // The API's own bounds are at most the protocol's: these conversions do not cut.
+    config.lanes = lanes as u16;
+    config.connections_max = connections_max as u16;
+    config.digest = digest;
+    config.outage = Duration::from_millis(outage_ms);
+    config.open_timeout = Duration::from_millis(open_timeout_ms);
+    config.destination_may_start = destination_may_start;
+    config
+}
+
+/// Opens a source's session.
+async fn open_source(shard: &Rc<Shard>, open: &SessionOpen, mut record: SessionRecord, answer: Answer) {
+    let SessionSide::Source { peer: endpoint, listen } = &open.side else { return };
+    let bound = match transport_address(listen) {
+        Ok(address) => Listener::bind(&address).await.map_err(|error| error.to_string()),
+        Err(error) => Err(error),
+    };
+    let listener = match bound {
+        Ok(listener) => listener,
+        Err(why) => {
+            let message = format!("hypervisors cannot connect at {listen}: {why}");
+            let next = "choose another address, or remove what stands there, and open the session again";
+            let error = RpcError::new(ErrorCode::BindFailed, message.clone(), "nothing", next);
+            record.state = novacron_control_api::SessionState::Failed;
+            record.reason = Some(novacron_control_api::Reason { code: "bind_failed".into(), message });
+            record.ended_at = Some(novacron_control_api::Timestamp::now());
+            shard.registry.end(record);
+            // The caller may have hung up.
+            let _ = answer.try_send(Err(error));
+            return;
+        }
+    };
+    if let Ok(actual) = listener.address().to_string().parse() {
+        record.listen = Some(actual);
+    }
+    let accept_wait = Duration::from_millis(open.options.accept_timeout_ms);
+    let peer = shard.dialled_peer(endpoint);
+    let core = Session::source(session_config(open), clock::now());
+    let running = Running::new(core, record, open.side.clone(), Rc::clone(&peer), Some(answer));
+    shard.start(&running, open.options.streams as usize);
+    session::accept(Rc::clone(shard), running, listener, accept_wait).await;
+}
+
+impl Shard {
+    pub(crate) fn session(&self, session: u64) -> Option<Rc<Running>> {
+        self.sessions.borrow().get(&session).cloned()
+    }
+
+    /// A session begins here.
+    fn start(self: &Rc<Self>, running: &Rc<Running>, streams: usize) {
+        self.sessions.borrow_mut().insert(running.id, Rc::clone(running));
+        running.peer.join(running, streams);
+        spawn(session::run(Rc::clone(self), Rc::clone(running))).detach();
+    }
+
+    /// A peer opens a session that this gateway's own caller announced, and nothing else.
+    pub(crate) fn begin_expected(self: &Rc<Self>, session: u64, peer: &Rc<Peer>) -> Option<Rc<Running>> {
+        let mut expected = self.registry.take_expected(session, self.index)?;
+        expected.record.peer = peer.name.parse().ok();
+        let core = Session::destination(session_config(&expected.open), clock::now());
+        let running = Running::new(core, expected.record, expected.open.side, Rc::clone(peer), None);
+        self.start(&running, 0);
+        Some(running)
+    }
+
+    /// A session is over, and has said its last word.
+    fn forget(&self, running: &Running) {
+        self.sessions.borrow_mut().remove(&running.id);
+        running.peer.leave(running.id);
+    }
+
+    /// The peer at `endpoint`, with a task that keeps streams to it.
+    fn dialled_peer(self: &Rc<Self>, endpoint: &Endpoint) -> Rc<Peer> {
+        let name = endpoint.to_string();
+        if let Some(peer) = self.dialled.borrow().get(&name) {
+            return Rc::clone(peer);
+        }
+        let peer = Peer::new(name.clone());
+        self.dialled.borrow_mut().insert(name, Rc::clone(&peer));
+        spawn(dial::keep(Rc::clone(self), Rc::clone(&peer), endpoint.clone())).detach();
+        peer
+    }
+
+    fn forget_peer(&self, endpoint: &Endpoint) {
+        self.dialled.borrow_mut().remove(&endpoint.to_string());
+    }
+
+    /// The peer that dialled, by its process and its group of streams. `None`: there are too many.
+    fn accepted_peer(&self, instance: [u8; 16], group: u16, name: String) -> Option<Rc<Peer>> {
+        let mut accepted = self.accepted.borrow_mut();
+        if let Some(peer) = accepted.get(&(instance, group)) {
+            return Some(Rc::clone(peer));
+        }
+        accepted.retain(|_, peer| peer.stream_count() > 0 || !peer.sessions().is_empty());
+        if accepted.len() >= PEERS_MAX {
+            return None;
+        }
+        let peer = Peer::new(name);
+        accepted.insert((instance, group), Rc::clone(&peer));
+        Some(peer)
+    }
+
+    fn next_stream(&self) -> StreamId {
+        self.streams_ever.set(self.streams_ever.get().wrapping_add(1));
+        StreamId(self.streams_ever.get())
+    }
+
+    /// Streams of one shard form a group, so that the far side puts them on one shard as well.
+    fn group(&self) -> u16 {
+        u16::try_from(self.index).unwrap_or(u16::MAX)
+    }
+
+    /// A stream's transport over a connected socket.
+    fn transport(&self, socket: OpenSocket) -> Result<TcpTransport, String> {
+        let config = TcpConfig {
+            payload_bytes_max: FRAME_PAYLOAD_MAX,
+            queue_low_water_bytes: STREAM_QUEUE_BYTES,
+            ..TcpConfig::default()
+        };
+        TcpTransport::attach(socket, config, self.pool.clone(), self.receive_pool.clone())
+            .map_err(|e| e.to_string())
+    }
+}
+
+/// The transport's form of an endpoint.
+fn transport_address(endpoint: &Endpoint) -> Result<Address, String> {
+    endpoint.to_string().parse().map_err(|error: novacron_transport::net::AddressError| error.to_string())
+}

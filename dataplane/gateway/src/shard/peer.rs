@@ -1,0 +1,143 @@
+//! A peer gateway as one shard knows it: the streams to it, and the sessions that share them.
+
+use crate::limits::PEER_STREAMS_MAX;
+use crate::shard::running::Running;
+use bytes::Bytes;
+use novacron_protocol::session::Ends;
+use novacron_protocol::stream::StreamId;
+use novacron_transport::shard::Notify;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+/// Answers to frames of no session wait here; few are needed, and a flood of questions gets few answers.
+const ANSWERS_MAX: usize = 16;
+
+/// One stream to a peer.
+pub(crate) struct Stream {
+    pub(crate) id: StreamId,
+    pub(crate) ends: Ends,
+    /// Frames may wait, or the stream is to close.
+    pub(crate) wake: Notify,
+    pub(crate) closing: Cell<bool>,
+    answers: RefCell<VecDeque<Bytes>>,
+}
+
+impl Stream {
+    pub(crate) fn new(id: StreamId, ends: Ends) -> Rc<Stream> {
+        let (wake, closing) = (Notify::new(), Cell::new(false));
+        Rc::new(Stream { id, ends, wake, closing, answers: RefCell::default() })
+    }
+
+    /// Answers a frame that belongs to no session.
+    pub(crate) fn answer(&self, frame: Bytes) {
+        let mut answers = self.answers.borrow_mut();
+        if answers.len() < ANSWERS_MAX {
+            answers.push_back(frame);
+            self.wake.notify();
+        }
+    }
+}
+
+/// A peer gateway, dialled or accepted.
+pub(crate) struct Peer {
+    /// How people know it.
+    pub(crate) name: String,
+    streams: RefCell<Vec<Rc<Stream>>>,
+    sessions: RefCell<Vec<Rc<Running>>>,
+    /// Whose turn it is to send.
+    turn: Cell<usize>,
+    /// Streams that its sessions ask for; only a dialled peer's are made here.
+    pub(crate) want: Cell<usize>,
+    /// Sessions or streams came or went.
+    pub(crate) changed: Notify,
+}
+
+impl Peer {
+    pub(crate) fn new(name: String) -> Rc<Peer> {
+        Rc::new(Peer {
+            name,
+            streams: RefCell::default(),
+            sessions: RefCell::default(),
+            turn: Cell::new(0),
+            want: Cell::new(0),
+            changed: Notify::new(),
+        })
+    }
+
+    /// A session uses this peer's streams from now on.
+    pub(crate) fn join(&self, running: &Rc<Running>, streams: usize) {
+        self.want.set(self.want.get().max(streams.min(PEER_STREAMS_MAX)));
+        self.sessions.borrow_mut().push(Rc::clone(running));
+        for stream in self.streams.borrow().iter() {
+            running.stream_opened(stream.id, stream.ends);
+        }
+        self.changed.notify();
+    }
+
+    /// A session is over.
+    pub(crate) fn leave(&self, session: u64) {
+        self.sessions.borrow_mut().retain(|running| running.id != session);
+        if self.sessions.borrow().is_empty() {
+            self.want.set(0);
+        }
+        self.changed.notify();
+    }
+
+    pub(crate) fn sessions(&self) -> Vec<Rc<Running>> {
+        self.sessions.borrow().clone()
+    }
+
+    pub(crate) fn stream_count(&self) -> usize {
+        self.streams.borrow().len()
+    }
+
+    /// A stream's handshake is complete.
+    pub(crate) fn stream_opened(&self, stream: &Rc<Stream>) {
+        self.streams.borrow_mut().push(Rc::clone(stream));
+        for running in self.sessions() {
+            running.stream_opened(stream.id, stream.ends);
+        }
+        self.changed.notify();
+    }
+
+    /// A stream died.
+    pub(crate) fn stream_lost(&self, stream: StreamId) {
+        self.streams.borrow_mut().retain(|other| other.id != stream);
+        for running in self.sessions() {
+            running.stream_lost(stream);
+        }
+        self.changed.notify();
+    }
+
+    /// Frames wait: whichever stream has room takes them.
+    pub(crate) fn wake_streams(&self) {
+        for stream in self.streams.borrow().iter() {
+            stream.wake.notify();
+        }
+    }
+
+    /// Closes every stream; nobody needs them.
+    pub(crate) fn close_streams(&self) {
+        for stream in self.streams.borrow().iter() {
+            stream.closing.set(true);
+            stream.wake.notify();
+        }
+    }
+
+    /// The next frame for a stream: its own answers first, then one of each session in turn.
+    pub(crate) fn next_frame(&self, stream: &Stream) -> Option<Bytes> {
+        if let Some(answer) = stream.answers.borrow_mut().pop_front() {
+            return Some(answer);
+        }
+        let sessions = self.sessions.borrow();
+        for _ in 0..sessions.len() {
+            let turn = self.turn.get() % sessions.len();
+            self.turn.set(turn + 1);
+            if let Some(frame) = sessions[turn].next_frame(stream.id) {
+                return Some(frame);
+            }
+        }
+        None
+    }
+}

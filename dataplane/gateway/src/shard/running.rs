@@ -1,0 +1,274 @@
+//! A session while it runs: the protocol's state machine, and what is to happen when it says so.
+
+use super::connection::Connection;
+use super::peer::Peer;
+use crate::clock::{self, Monotonic};
+use crate::control::Answer;
+use crate::record;
+use bytes::Bytes;
+use novacron_control_api::{ErrorCode, OpenResult, RpcError, SessionRecord, SessionSide};
+use novacron_protocol::event::Event;
+use novacron_protocol::session::{Ends, Session, State};
+use novacron_protocol::stream::{BatchBuffer, StreamId};
+use novacron_protocol::time::Instant;
+use novacron_protocol::wire::{FrameHeader, Reason, ReasonCode};
+use novacron_transport::shard::Notify;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+/// A session that this shard runs.
+pub(crate) struct Running {
+    pub(crate) id: u64,
+    pub(crate) peer: Rc<Peer>,
+    pub(crate) side: SessionSide,
+    core: RefCell<Session>,
+    record: RefCell<SessionRecord>,
+    connections: RefCell<BTreeMap<u16, Rc<Connection>>>,
+    /// Connections that the peer opened, and that are to be connected here.
+    pub(super) to_connect: RefCell<Vec<u16>>,
+    /// The session's own task has something to look at.
+    pub(super) wake: Notify,
+    wake_at: Cell<Option<Instant>>,
+    /// [`Running::over`] has become true.
+    pub(super) ended_notice: Notify,
+    /// The session is over: nothing more is read or written.
+    pub(crate) over: Cell<bool>,
+    released: Cell<bool>,
+    answer: RefCell<Option<Answer>>,
+    /// What the caller of `session.open` is to be told where the reason alone does not say it.
+    open_error: Cell<Option<ErrorCode>>,
+}
+
+impl Running {
+    pub(super) fn new(
+        core: Session,
+        record: SessionRecord,
+        side: SessionSide,
+        peer: Rc<Peer>,
+        answer: Option<Answer>,
+    ) -> Rc<Running> {
+        Rc::new(Running {
+            id: core.config().session,
+            peer,
+            side,
+            core: RefCell::new(core),
+            record: RefCell::new(record),
+            connections: RefCell::default(),
+            to_connect: RefCell::default(),
+            wake: Notify::new(),
+            wake_at: Cell::new(None),
+            ended_notice: Notify::new(),
+            over: Cell::new(false),
+            released: Cell::new(false),
+            answer: RefCell::new(answer),
+            open_error: Cell::new(None),
+        })
+    }
+
+    /// Runs `change` on the state machine, then does what it asks for.
+    fn with<R>(&self, change: impl FnOnce(&mut Session) -> R) -> R {
+        let (result, has_frames, deadline) = {
+            let mut core = self.core.borrow_mut();
+            let result = change(&mut core);
+            while let Some(event) = core.next_event() {
+                self.happened(event);
+            }
+            (result, core.has_frames(), core.deadline())
+        };
+        if has_frames {
+            self.peer.wake_streams();
+        }
+        if deadline.is_some_and(|at| self.wake_at.get().is_none_or(|planned| at < planned)) {
+            self.wake.notify();
+        }
+        result
+    }
+
+    fn happened(&self, event: Event) {
+        let session = record::name(self.id);
+        match event {
+            Event::Opened => {
+                tracing::info!(%session, peer = %self.peer.name, "session open");
+                self.answer_open(None);
+                self.wake.notify();
+            }
+            Event::ConnectionOpened { connection, label } => {
+                tracing::info!(%session, connection, label, "connection opened by the source's side");
+                self.to_connect.borrow_mut().push(connection);
+                self.wake.notify();
+            }
+            Event::Readable { connection } => {
+                if let Some(connection) = self.connections.borrow().get(&connection) {
+                    connection.readable.notify();
+                }
+            }
+            Event::Writable => {
+                for connection in self.connections.borrow().values() {
+                    connection.writable.notify();
+                }
+            }
+            Event::Interrupted => {
+                tracing::warn!(%session, peer = %self.peer.name, "every stream is lost; the session waits, nothing else is lost");
+                self.wake.notify();
+            }
+            Event::Resumed => {
+                tracing::info!(%session, peer = %self.peer.name, "a stream is back; the session goes on");
+                self.writable_again();
+            }
+            Event::Finished => {
+                tracing::info!(%session, "session finished: every byte carried and verified");
+                self.ended();
+            }
+            Event::Failed(reason) => {
+                tracing::error!(%session, code = reason.code.name(), %reason, "session failed");
+                self.answer_open(Some(&reason));
+                self.ended();
+            }
+        }
+    }
+
+    fn ended(&self) {
+        self.over.set(true);
+        self.ended_notice.notify();
+        self.wake.notify();
+        for connection in self.connections.borrow().values() {
+            connection.over.notify();
+            connection.readable.notify();
+            connection.writable.notify();
+        }
+    }
+
+    fn writable_again(&self) {
+        for connection in self.connections.borrow().values() {
+            connection.writable.notify();
+        }
+    }
+
+    /// Tells the caller of `session.open` how it went, once.
+    fn answer_open(&self, failed: Option<&Reason>) {
+        let Some(answer) = self.answer.borrow_mut().take() else { return };
+        let result = match failed {
+            None => {
+                let record = self.record.borrow();
+                Ok(OpenResult { session: record.session, listen: record.listen.clone() })
+            }
+            Some(reason) => {
+                let code = self.open_error.take().unwrap_or(match reason.code {
+                    ReasonCode::Timeout => ErrorCode::PeerUnreachable,
+                    ReasonCode::Cancelled => ErrorCode::SessionFailed,
+                    _ => ErrorCode::PeerRefused,
+                });
+                let next =
+                    "correct what the message names and open the session again; the guest was not touched";
+                Err(RpcError::new(code, reason.text.clone(), "nothing", next))
+            }
+        };
+        // A caller that hung up learns it from the session's record.
+        let _ = answer.try_send(result);
+    }
+
+    /// Fails a session whose opening went wrong on this side.
+    pub(super) fn fail_opening(&self, code: ErrorCode, reason: Reason) {
+        self.open_error.set(Some(code));
+        self.fail(reason);
+    }
+
+    pub(crate) fn is_opening(&self) -> bool {
+        matches!(self.core.borrow().state(), State::Opening { .. })
+    }
+
+    pub(crate) fn fail(&self, reason: Reason) {
+        self.with(|core| core.fail(reason));
+    }
+
+    pub(crate) fn stream_opened(&self, stream: StreamId, ends: Ends) {
+        self.with(|core| core.stream_opened(stream, ends, clock::now()));
+    }
+
+    pub(crate) fn stream_lost(&self, stream: StreamId) {
+        self.with(|core| core.stream_lost(stream, clock::now()));
+    }
+
+    pub(crate) fn receive(&self, stream: StreamId, header: FrameHeader, frame: Bytes) {
+        self.with(|core| core.receive(stream, header, frame, clock::now()));
+    }
+
+    /// Called by streams in search of work: wakes nobody.
+    pub(crate) fn next_frame(&self, stream: StreamId) -> Option<Bytes> {
+        self.core.borrow_mut().next_frame(stream)
+    }
+
+    pub(super) fn has_frames(&self) -> bool {
+        self.core.borrow().has_frames()
+    }
+
+    pub(super) fn open_connection(&self, label: &str) -> Result<u16, Reason> {
+        self.with(|core| core.open_connection(label, clock::now()))
+    }
+
+    pub(super) fn add_connection(&self, connection: Rc<Connection>) {
+        self.connections.borrow_mut().insert(connection.id, connection);
+    }
+
+    pub(super) fn connection_count(&self) -> usize {
+        self.connections.borrow().len()
+    }
+
+    pub(super) fn read_budget(&self, connection: u16) -> usize {
+        self.core.borrow().read_budget(connection)
+    }
+
+    pub(super) fn ingest<B: BatchBuffer>(&self, connection: u16, buffer: B, filled: usize) {
+        self.with(|core| core.ingest(connection, buffer, filled, &Monotonic));
+    }
+
+    pub(super) fn ingest_end(&self, connection: u16) {
+        self.with(|core| core.ingest_end(connection, clock::now()));
+    }
+
+    pub(super) fn next_output(&self, connection: u16) -> Option<Bytes> {
+        self.core.borrow_mut().next_output(connection)
+    }
+
+    pub(super) fn output_ended(&self, connection: u16) -> bool {
+        self.core.borrow().output_ended(connection)
+    }
+
+    pub(super) fn consumed(&self, connection: u16, bytes: u64) {
+        self.with(|core| core.consumed(connection, bytes, clock::now()));
+    }
+
+    pub(super) fn tick(&self) {
+        self.with(|core| core.tick(clock::now()));
+    }
+
+    /// When the session's task must look again at the latest; remembered, so that an earlier need wakes it.
+    pub(super) fn plan(&self) -> Option<Instant> {
+        let deadline = self.core.borrow().deadline();
+        self.wake_at.set(deadline);
+        deadline
+    }
+
+    /// Whether the source's sockets must stay open although the session failed.
+    pub(crate) fn is_held(&self) -> bool {
+        !self.released.get() && self.core.borrow().holds_source_sockets()
+    }
+
+    /// A caller, or the source itself, settled what a held session left open.
+    pub(crate) fn release(&self) {
+        self.released.set(true);
+        self.ended();
+    }
+
+    /// The record as of now.
+    pub(super) fn record(&self) -> SessionRecord {
+        let mut record = self.record.borrow_mut();
+        record::update(&mut record, &self.core.borrow());
+        if self.released.get() {
+            record.state = novacron_control_api::SessionState::Failed;
+            record.ended_at.get_or_insert_with(novacron_control_api::Timestamp::now);
+        }
+        record.clone()
+    }
+}
