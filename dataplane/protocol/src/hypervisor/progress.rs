@@ -51,8 +51,8 @@ pub struct StreamProgress {
     pub zero_pages: u64,
     /// Passes over the guest's memory that have begun, counted until postcopy. QEMU's stream does not number
     /// them; it sends a pass in ascending order, so a step back to an earlier block or offset begins the next.
-    /// Where pages go over multifd, the flushes that QEMU 8.1 and later writes after each pass are counted
-    /// instead. Older QEMU with multifd shows no passes: 0.
+    /// Where pages go over multifd, the flushes of QEMU 8.1 and later are counted instead: up to two a pass.
+    /// Older QEMU with multifd shows no passes: 0.
     pub iterations: u32,
     /// The machine type's name, such as `pc-q35-10.0`.
     pub machine: Option<String>,

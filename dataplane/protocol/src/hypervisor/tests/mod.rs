@@ -1,5 +1,6 @@
 //! What the parser finds in streams whose every byte is known.
 
+mod captures;
 mod cuts;
 mod main_connection;
 mod multifd_connection;
