@@ -12,6 +12,8 @@
 
 mod config;
 mod state;
+#[cfg(test)]
+mod tests;
 
 pub use config::{Role, SessionConfig, Token};
 pub use state::State;

@@ -1,0 +1,159 @@
+//! What must hold at every step of a run.
+
+use novacron_protocol::session::{Role, Session, State};
+use std::collections::BTreeMap;
+
+/// A state without what it carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Place {
+    /// [`State::Opening`]
+    Opening,
+    /// [`State::Expecting`]
+    Expecting,
+    /// [`State::Running`]
+    Running,
+    /// [`State::Interrupted`]
+    Interrupted,
+    /// [`State::Finished`]
+    Finished,
+    /// [`State::Failed`]
+    Failed,
+}
+
+impl Place {
+    pub(crate) fn of(state: &State) -> Self {
+        match state {
+            State::Opening { .. } => Place::Opening,
+            State::Expecting { .. } => Place::Expecting,
+            State::Running => Place::Running,
+            State::Interrupted { .. } => Place::Interrupted,
+            State::Finished => Place::Finished,
+            State::Failed(_) => Place::Failed,
+        }
+    }
+}
+
+/// What was done to a session when it moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Cause {
+    /// A stream came up.
+    StreamOpened,
+    /// A stream was lost.
+    StreamLost,
+    /// A frame came.
+    Receive,
+    /// A hypervisor closed its writing side.
+    IngestEnd,
+    /// A hypervisor took bytes.
+    Consumed,
+    /// Time passed.
+    Tick,
+    /// This side's gateway or caller gave up.
+    Fail,
+}
+
+/// Every edge that the session's documentation draws: who may move from where to where, and through what.
+pub const EDGES: &[(Role, Place, Place, &[Cause])] = {
+    use Cause::*;
+    use Place::*;
+    &[
+        (Role::Source, Opening, Running, &[Receive]),
+        (Role::Source, Opening, Failed, &[Receive, Tick, Fail]),
+        (Role::Source, Running, Interrupted, &[StreamLost]),
+        (Role::Source, Running, Finished, &[Receive, IngestEnd, Consumed]),
+        (Role::Source, Running, Failed, &[StreamOpened, Receive, Tick, Fail]),
+        (Role::Source, Interrupted, Running, &[StreamOpened]),
+        (Role::Source, Interrupted, Finished, &[IngestEnd, Consumed]),
+        (Role::Source, Interrupted, Failed, &[StreamOpened, Tick, Fail]),
+        (Role::Destination, Expecting, Running, &[Receive]),
+        (Role::Destination, Expecting, Failed, &[Receive, Tick, Fail]),
+        (Role::Destination, Running, Interrupted, &[StreamLost]),
+        (Role::Destination, Running, Finished, &[StreamOpened, Receive, IngestEnd, Consumed, Tick]),
+        (Role::Destination, Running, Failed, &[StreamOpened, Receive, Tick, Fail]),
+        (Role::Destination, Interrupted, Running, &[StreamOpened]),
+        (Role::Destination, Interrupted, Finished, &[StreamOpened, IngestEnd, Consumed, Tick]),
+        (Role::Destination, Interrupted, Failed, &[StreamOpened, Tick, Fail]),
+    ]
+};
+
+/// How often each edge was taken.
+#[derive(Clone, Debug, Default)]
+pub struct Coverage {
+    counts: BTreeMap<(u8, Place, Place, Cause), u64>,
+}
+
+impl Coverage {
+    /// Counts a move; an error where nothing documents it.
+    pub(crate) fn count(
+        &mut self,
+        role: Role,
+        from: Place,
+        to: Place,
+        cause: Cause,
+    ) -> Result<(), String> {
+        let documented =
+            EDGES.iter().any(|(r, f, t, causes)| (*r, *f, *t) == (role, from, to) && causes.contains(&cause));
+        if !documented {
+            return Err(format!("{role:?} moved from {from:?} to {to:?} through {cause:?}: no such edge"));
+        }
+        *self.counts.entry((role as u8, from, to, cause)).or_default() += 1;
+        Ok(())
+    }
+
+    /// Adds another run's.
+    pub fn add(&mut self, other: &Coverage) {
+        for (edge, count) in &other.counts {
+            *self.counts.entry(*edge).or_default() += count;
+        }
+    }
+
+    /// How often an edge was taken, through each cause that may take it.
+    pub fn of(&self, role: Role, from: Place, to: Place) -> u64 {
+        self.counts
+            .iter()
+            .filter(|((r, f, t, _), _)| (*r, *f, *t) == (role as u8, from, to))
+            .map(|(_, count)| count)
+            .sum()
+    }
+
+    /// A table of every documented edge.
+    pub fn table(&self) -> String {
+        let mut out = String::new();
+        for (role, from, to, causes) in EDGES {
+            let by_cause: Vec<String> = causes
+                .iter()
+                .map(|cause| {
+                    let count = self.counts.get(&(*role as u8, *from, *to, *cause)).copied().unwrap_or(0);
+                    format!("{cause:?} {count}")
+                })
+                .collect();
+            let (role, from, to) = (format!("{role:?}"), format!("{from:?}"), format!("{to:?}"));
+            let total: String = by_cause.join(", ");
+            out += &format!("{role:<12}{from:<12}-> {to:<12}{total}\n");
+        }
+        out
+    }
+}
+
+/// Looks at one side after anything was done to it.
+pub(crate) fn bounds(session: &Session, window_of_peer: u64) -> Result<(), String> {
+    use novacron_protocol::limits::BATCHES_UNDER_WAY_MAX;
+    let (retained, _) = session.outbound().retained_bytes();
+    let mut allowed = 0u64;
+    for sending in session.outbound().states() {
+        let under_way = sending.position - sending.consumed;
+        if under_way > window_of_peer {
+            return Err(format!(
+                "connection {}: {under_way} bytes under way, the receiver reserves {window_of_peer}",
+                sending.connection
+            ));
+        }
+        // The fields of each frame, beside the guest's bytes; an end and an opening more.
+        let frames = BATCHES_UNDER_WAY_MAX as u64 + 2;
+        allowed += (sending.position - sending.verified) + frames.min(sending.position + 2) * 256;
+    }
+    if retained as u64 > allowed {
+        return Err(format!("{retained} bytes retained, {allowed} are explained by what is under way"));
+    }
+    Ok(())
+}

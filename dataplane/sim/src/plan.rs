@@ -1,0 +1,382 @@
+//! What a seed asks a run to be.
+
+use crate::hypervisor::Content;
+use crate::network::{DESTINATION, MICROSECOND, MILLISECOND, Nanos, PathPlan, SECOND, SOURCE, Side};
+use crate::random::Random;
+use novacron_protocol::limits::{RECEIVE_WINDOW_BYTES, SEND_WINDOW_BYTES_MIN};
+use novacron_protocol::wire::Kind;
+
+/// What a run is to show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Scenario {
+    /// Nothing breaks.
+    Calm,
+    /// Streams die and come back; never all of them for long.
+    Cuts,
+    /// All streams die at once, for less than the session may wait.
+    Dark,
+    /// All streams die for longer than that.
+    Outage,
+    /// A gateway restarts and has forgotten everything.
+    Restart,
+    /// A caller cancels on one side.
+    Cancel,
+    /// A hypervisor dies.
+    Death,
+    /// A bit of a frame flips on the way.
+    Corruption,
+    /// The destination's gateway learns of the session late, or never.
+    Unannounced,
+}
+
+/// When a fault strikes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum When {
+    At(Nanos),
+    /// Just as a side hands its nth frame of a kind to a stream.
+    Frame {
+        side: Side,
+        kind: Kind,
+        nth: u64,
+    },
+}
+
+/// What strikes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Fault {
+    /// The stream that the triggering frame took, or any.
+    CutOne,
+    /// Each stream with even chance.
+    CutSome,
+    /// All of them, and none can be opened for a time.
+    CutAll {
+        dark: Nanos,
+    },
+    Restart {
+        side: Side,
+        /// Its caller announces the session again when it is back.
+        again: bool,
+    },
+    Cancel {
+        side: Side,
+    },
+    /// The hypervisor's process dies; `reset`: its sockets break rather than end.
+    Death {
+        side: Side,
+        reset: bool,
+    },
+}
+
+/// How a frame is damaged.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Damage {
+    pub(crate) side: Side,
+    pub(crate) nth: u64,
+    pub(crate) header: bool,
+}
+
+/// When a hypervisor closes a connection's writing side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Close {
+    /// As soon as it has written everything.
+    Written,
+    /// When it has also read everything, and thought about it.
+    ReadAll { thinks: Nanos },
+}
+
+/// One end of a connection.
+#[derive(Clone, Debug)]
+pub(crate) struct EndPlan {
+    pub(crate) content: Content,
+    pub(crate) bytes: u64,
+    pub(crate) chunk: (u64, u64),
+    pub(crate) pause: (Nanos, Nanos),
+    /// Bytes that it reads before it writes.
+    pub(crate) writes_after: u64,
+    pub(crate) close: Close,
+    pub(crate) socket: u64,
+    pub(crate) reads: (u64, u64),
+    pub(crate) read_pause: (Nanos, Nanos),
+    /// Reads in a million that stall, and how long at most.
+    pub(crate) stalls_per_million: u64,
+    pub(crate) stall: Nanos,
+    /// Closes its socket altogether once it has written everything, whatever comes back.
+    pub(crate) leaves: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct ConnectionPlan {
+    pub(crate) opened_at: Nanos,
+    pub(crate) connect: Nanos,
+    pub(crate) ends: [EndPlan; 2],
+}
+
+/// What breaks in the harness itself, to show that the checkers look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sabotage {
+    /// The network swallows the nth sequenced frame of the source without the stream's dying.
+    DropFrame(u64),
+    /// A bit flips in bytes that were already verified.
+    FlipOutput,
+    /// Verified bytes are handed to the hypervisor twice.
+    RepeatOutput,
+    /// The source's gateway reads more than its budget.
+    IgnoreBudget,
+    /// The source's gateway does not say that a stream was lost.
+    HideLoss,
+}
+
+/// A whole run, drawn from a seed.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Where everything was drawn from.
+    pub seed: u64,
+    /// What the run is to show.
+    pub scenario: Scenario,
+    pub(crate) streams: usize,
+    pub(crate) path: PathPlan,
+    pub(crate) digest: bool,
+    pub(crate) windows: [u64; 2],
+    pub(crate) outage: Nanos,
+    pub(crate) open_timeout: Nanos,
+    pub(crate) expect_timeout: Nanos,
+    /// When the destination's caller announces the session.
+    pub(crate) announced: Nanos,
+    pub(crate) connections: Vec<ConnectionPlan>,
+    pub(crate) faults: Vec<(When, Fault)>,
+    pub(crate) damage: Option<Damage>,
+    pub(crate) sabotage: Option<Sabotage>,
+}
+
+impl Plan {
+    /// The plan that `seed` stands for.
+    pub fn new(seed: u64) -> Self {
+        let random = &mut Random::new(seed);
+        let scenario = *random.pick(&[
+            Scenario::Calm,
+            Scenario::Calm,
+            Scenario::Cuts,
+            Scenario::Cuts,
+            Scenario::Cuts,
+            Scenario::Cuts,
+            Scenario::Cuts,
+            Scenario::Dark,
+            Scenario::Dark,
+            Scenario::Dark,
+            Scenario::Dark,
+            Scenario::Outage,
+            Scenario::Restart,
+            Scenario::Restart,
+            Scenario::Cancel,
+            Scenario::Cancel,
+            Scenario::Death,
+            Scenario::Death,
+            Scenario::Corruption,
+            Scenario::Unannounced,
+        ]);
+        Plan::of(scenario, seed, random)
+    }
+
+    /// A plan of a given kind.
+    pub fn for_scenario(scenario: Scenario, seed: u64) -> Self {
+        Plan::of(scenario, seed, &mut Random::new(seed))
+    }
+
+    /// This plan with something wrong in the harness itself.
+    pub fn sabotaged(mut self, sabotage: Sabotage) -> Self {
+        self.sabotage = Some(sabotage);
+        self
+    }
+
+    /// Whether both sides must finish well: every fault lies within what a session survives.
+    pub fn must_finish(&self) -> bool {
+        matches!(self.scenario, Scenario::Calm | Scenario::Cuts | Scenario::Dark)
+    }
+
+    fn of(scenario: Scenario, seed: u64, random: &mut Random) -> Self {
+        let path = draw_path(random);
+        // A window below two batches is legal, and the hardest for the rule against slivers.
+        let mut window = || match random.range(0, 9) {
+            0 => random.spread(1, 5_000),
+            1..4 => random.spread(5_000, 2 * SEND_WINDOW_BYTES_MIN),
+            4..8 => random.spread(SEND_WINDOW_BYTES_MIN, RECEIVE_WINDOW_BYTES),
+            _ => RECEIVE_WINDOW_BYTES,
+        };
+        let windows = [window(), window()];
+        let connections = draw_connections(random, windows);
+        let digest = scenario == Scenario::Corruption || random.percent(90);
+        let short = matches!(scenario, Scenario::Outage | Scenario::Restart | Scenario::Unannounced);
+        let outage = if short { random.range(2 * SECOND, 20 * SECOND) } else { 60 * SECOND };
+        let open_timeout = if short { 10 * SECOND } else { 120 * SECOND };
+        let mut plan = Plan {
+            seed,
+            scenario,
+            streams: random.range(1, 6) as usize,
+            path,
+            digest,
+            windows,
+            outage,
+            open_timeout,
+            expect_timeout: if short { 30 * SECOND } else { 240 * SECOND },
+            announced: 0,
+            connections,
+            faults: Vec::new(),
+            damage: None,
+            sabotage: None,
+        };
+        plan.draw_faults(random);
+        plan
+    }
+
+    fn draw_faults(&mut self, random: &mut Random) {
+        let cuts = |random: &mut Random| match random.range(0, 2) {
+            0 | 1 => Fault::CutOne,
+            _ => Fault::CutSome,
+        };
+        match self.scenario {
+            Scenario::Calm => {}
+            Scenario::Cuts => {
+                for _ in 0..random.range(1, 12) {
+                    self.faults.push((draw_when(random), cuts(random)));
+                }
+            }
+            Scenario::Dark => {
+                for _ in 0..random.range(1, 4) {
+                    let dark = random.spread(MILLISECOND, 40 * SECOND);
+                    self.faults.push((draw_when(random), Fault::CutAll { dark }));
+                    if random.percent(50) {
+                        self.faults.push((draw_when(random), cuts(random)));
+                    }
+                }
+            }
+            Scenario::Outage => {
+                let dark = self.outage + random.range(SECOND, 60 * SECOND);
+                self.faults.push((draw_when(random), Fault::CutAll { dark }));
+            }
+            Scenario::Restart => {
+                let fault = Fault::Restart { side: random.range(0, 1) as Side, again: random.percent(50) };
+                self.faults.push((draw_when(random), fault));
+            }
+            Scenario::Cancel => {
+                let fault = Fault::Cancel { side: random.range(0, 1) as Side };
+                self.faults.push((draw_when(random), fault));
+                if random.percent(50) {
+                    self.faults.push((draw_when(random), cuts(random)));
+                }
+            }
+            Scenario::Death => {
+                let fault =
+                    Fault::Death { side: random.range(0, 1) as Side, reset: random.percent(50) };
+                self.faults.push((draw_when(random), fault));
+                if random.percent(50) {
+                    self.faults.push((draw_when(random), cuts(random)));
+                }
+            }
+            Scenario::Corruption => {
+                self.damage = Some(Damage {
+                    side: random.range(0, 1) as Side,
+                    nth: random.spread(0, 60),
+                    header: random.percent(30),
+                });
+            }
+            Scenario::Unannounced => {
+                self.announced = if random.percent(50) { u64::MAX } else { random.spread(1, 10 * SECOND) };
+            }
+        }
+    }
+}
+
+fn draw_when(random: &mut Random) -> When {
+    if random.percent(50) {
+        return When::At(random.spread(MILLISECOND, 20 * SECOND));
+    }
+    let kinds = [
+        Kind::Open,
+        Kind::Accept,
+        Kind::ConnectionOpen,
+        Kind::Batch,
+        Kind::Progress,
+        Kind::ConnectionEnd,
+        Kind::Refuse,
+        Kind::Fail,
+    ];
+    let kind = *random.pick(&kinds);
+    let most = if matches!(kind, Kind::Batch | Kind::Progress) { 40 } else { 3 };
+    let side = match kind {
+        Kind::Open | Kind::ConnectionOpen => SOURCE,
+        Kind::Accept => DESTINATION,
+        _ => random.range(0, 1) as Side,
+    };
+    When::Frame { side, kind, nth: random.spread(0, most) }
+}
+
+fn draw_path(random: &mut Random) -> PathPlan {
+    let delay = random.spread(10 * MICROSECOND, 150 * MILLISECOND);
+    let rate = random.spread(2_000_000, 4_000_000_000);
+    PathPlan {
+        delay: (delay, delay * random.range(1, 3)),
+        jitter: random.spread(0, delay),
+        rate: (rate / 2, rate),
+        stalls_per_million: if random.percent(30) { 5_000 } else { 0 },
+        stall: 2 * SECOND,
+        queue_frames: random.range(1, 8) as usize,
+        notice: random.spread(MILLISECOND, 3 * SECOND),
+        duplicates_per_million: if random.percent(20) { random.spread(1_000, 300_000) } else { 0 },
+    }
+}
+
+fn draw_connections(random: &mut Random, windows: [u64; 2]) -> Vec<ConnectionPlan> {
+    let count = if random.percent(40) { 1 } else { random.range(2, 6) };
+    let small = random.percent(30);
+    let mut connections: Vec<_> = (0..count)
+        .map(|index| {
+            let most = if small { 20_000 } else { 12_000_000 / count };
+            // Through a window of a few bytes only few bytes come in a lifetime.
+            let bytes = random.spread(0, most).min(windows[DESTINATION].saturating_mul(40));
+            let forward = draw_end(random, bytes, 2 * index);
+            let most = [0, 20, 2_000, 200_000][random.range(0, 3) as usize];
+            let back = random.spread(0, most).min(windows[SOURCE].saturating_mul(40));
+            let mut back = draw_end(random, back, 2 * index + 1);
+            back.leaves = false;
+            back.writes_after = random.range(0, bytes);
+            if random.percent(60) {
+                back.close = Close::ReadAll { thinks: random.spread(0, 40 * SECOND) };
+            }
+            let mut ends = [forward, back];
+            if random.percent(20) && ends[DESTINATION].close == Close::Written {
+                ends[SOURCE].close = Close::ReadAll { thinks: random.spread(0, 2 * SECOND) };
+                ends[SOURCE].leaves = false;
+            }
+            ConnectionPlan {
+                opened_at: if random.percent(30) { 0 } else { random.spread(0, 4 * SECOND) },
+                connect: random.spread(0, SECOND),
+                ends,
+            }
+        })
+        .collect();
+    connections.sort_by_key(|connection| connection.opened_at);
+    connections
+}
+
+fn draw_end(random: &mut Random, bytes: u64, key: u64) -> EndPlan {
+    // A stream of single bytes is cut into a batch each: as many as may be under way, and not many more.
+    let slivers = random.percent(8) && bytes < 100_000;
+    let chunk = if slivers { 2 } else { random.spread(bytes / 2_000 + 1, 1 << 20) };
+    let pause = random.spread(0, 20 * MILLISECOND);
+    let reads = random.spread(bytes / 2_000 + 1, 1 << 20);
+    let read_pause = if random.percent(50) { 0 } else { random.spread(0, 20 * MILLISECOND) };
+    EndPlan {
+        content: Content::Words(random.next_u64() ^ key),
+        bytes: if slivers { bytes.min(6_000) } else { bytes },
+        chunk: (1, chunk),
+        pause: (0, pause),
+        writes_after: 0,
+        close: Close::Written,
+        socket: if slivers { 200_000 } else { random.spread(4096, 1 << 20) },
+        reads: (1, reads),
+        read_pause: (0, read_pause),
+        stalls_per_million: if random.percent(30) { 10_000 } else { 0 },
+        stall: 5 * SECOND,
+        leaves: random.percent(15),
+    }
+}

@@ -1,0 +1,107 @@
+//! Seeds, many in CI and more on demand.
+//!
+//! `NOVACRON_SIM_SEEDS=5000` runs more of them, `NOVACRON_SIM_FIRST=1000` other ones, `NOVACRON_SIM_SEED=17` one,
+//! and `NOVACRON_SIM_TRACE=1` prints what happens in it.
+
+use novacron_sim::{Coverage, EDGES, Failure, Plan, Report, Scenario, run};
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What CI runs.
+const SEEDS: u64 = 240;
+
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
+}
+
+fn run_all(seeds: std::ops::Range<u64>) -> Vec<(u64, Scenario, Result<Report, Failure>)> {
+    let next = AtomicU64::new(seeds.start);
+    let results = Mutex::new(Vec::new());
+    let threads = std::thread::available_parallelism().map_or(2, |n| n.get());
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds.end {
+                        return;
+                    }
+                    let plan = Plan::new(seed);
+                    let scenario = plan.scenario;
+                    let result = run(plan, false);
+                    results.lock().unwrap().push((seed, scenario, result));
+                }
+            });
+        }
+    });
+    let mut results = results.into_inner().unwrap();
+    results.sort_by_key(|(seed, ..)| *seed);
+    results
+}
+
+#[test]
+fn every_seed_keeps_the_promises() {
+    if let Some(seed) = number("NOVACRON_SIM_SEED") {
+        let trace = number("NOVACRON_SIM_TRACE").is_some_and(|on| on != 0);
+        let plan = Plan::new(seed);
+        if trace {
+            eprintln!("{plan:#?}");
+        }
+        match run(plan, trace) {
+            Ok(report) => println!("seed {seed}: {report:?}"),
+            Err(failure) => panic!("{failure}"),
+        }
+        return;
+    }
+    let first = number("NOVACRON_SIM_FIRST").unwrap_or(0);
+    let count = number("NOVACRON_SIM_SEEDS").unwrap_or(SEEDS);
+    let started = std::time::Instant::now();
+    let results = run_all(first..first + count);
+
+    let mut coverage = Coverage::default();
+    let mut outcomes: BTreeMap<(Scenario, String), u64> = BTreeMap::new();
+    let (mut guest_bytes, mut steps, mut virtual_s) = (0, 0, 0.0);
+    let mut failures = Vec::new();
+    for (_, scenario, result) in &results {
+        match result {
+            Ok(report) => {
+                coverage.add(&report.coverage);
+                let name = |reason: Option<novacron_protocol::wire::ReasonCode>| {
+                    reason.map_or("-", |reason| reason.name())
+                };
+                let outcome = if report.finished {
+                    "finished".to_owned()
+                } else {
+                    format!("source {}, destination {}", name(report.reasons[0]), name(report.reasons[1]))
+                };
+                *outcomes.entry((*scenario, outcome)).or_default() += 1;
+                guest_bytes += report.guest_bytes;
+                steps += report.steps;
+                virtual_s += report.ended_ns as f64 / 1e9;
+            }
+            Err(failure) => failures.push(failure),
+        }
+    }
+    println!(
+        "{} seeds in {:.1} s: {steps} steps, {:.1} MB of guest bytes, {:.0} s of virtual time",
+        results.len(),
+        started.elapsed().as_secs_f64(),
+        guest_bytes as f64 / 1e6,
+        virtual_s
+    );
+    for ((scenario, outcome), count) in &outcomes {
+        println!("  {:<12} {count:>5}  {outcome}", format!("{scenario:?}"));
+    }
+    println!("{}", coverage.table());
+    for failure in failures.iter().take(20) {
+        println!("{failure}");
+    }
+    assert!(failures.is_empty(), "{} of {} seeds failed, see above", failures.len(), results.len());
+    if count >= SEEDS {
+        for (role, from, to, _) in EDGES {
+            assert!(coverage.of(*role, *from, *to) > 0, "no seed took {role:?} from {from:?} to {to:?}");
+        }
+    }
+}
