@@ -6,3 +6,4 @@
 
 pub mod hypervisor;
 pub mod limits;
+pub mod page;
