@@ -197,7 +197,7 @@ impl Policy {
                 // A core that is slow at one codec is slow at the others: do not find out the dear way.
                 for other in self.rungs.iter_mut().filter(|rung| !rung.measured) {
                     other.cost *= factor;
-                    other.best *= factor;
+                    other.best = other.cost;
                 }
             }
         }
