@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod hypervisor;
+pub mod page;
 pub mod schedule;
 pub mod stream;
 pub mod wire;

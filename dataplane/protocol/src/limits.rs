@@ -131,3 +131,23 @@ const _: () = assert!(MULTIFD_PACKET_HEADER_BYTES < CARRY_BYTES_MAX);
 const _: () = assert!(1 + 4 + MACHINE_NAME_BYTES_MAX < CARRY_BYTES_MAX);
 const _: () = assert!(CARRY_BYTES_MAX < BATCH_BYTES_MAX);
 const _: () = assert!(RAM_BLOCKS_MAX <= u16::MAX as usize + 1);
+
+// ---- Page codec ------------------------------------------------------------------------------------------
+
+/// Most pages in one batch, hence most bodies in one lane's part of it.
+pub const BATCH_PAGES_MAX: usize = BATCH_LEN_MAX / PAGE_BYTES;
+
+/// Largest zstd window, as a power of two: what an encoder asks for and what a decoder admits. A block is at most
+/// a batch, so a wider window would find nothing and only cost memory.
+pub const ZSTD_WINDOW_LOG_MAX: u32 = 20;
+
+/// Weakest zstd level that a caller may ask for; below it lz4 is faster and as strong.
+pub const ZSTD_LEVEL_MIN: i32 = -5;
+
+/// Strongest zstd level that a caller may ask for; the ones above cost many times the processor time for less
+/// than a per cent on blocks of this size.
+pub const ZSTD_LEVEL_MAX: i32 = 19;
+
+const _: () = assert!(BATCH_LEN_MAX <= 1 << ZSTD_WINDOW_LOG_MAX, "a window covers a batch");
+const _: () = assert!(BATCH_PAGES_MAX <= u16::MAX as usize, "a part counts its pages in 16 bits");
+const _: () = assert!(BATCH_LEN_MAX <= i32::MAX as usize / 2, "lz4 counts bytes in an int");
