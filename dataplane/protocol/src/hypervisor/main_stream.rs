@@ -146,7 +146,10 @@ impl MainStream {
     fn foreign(&mut self, buf: &[u8], footer: [u8; FOOTER_BYTES]) -> Step {
         let Some(last_start) = buf.len().checked_sub(RESUME_BYTES) else { return Step::Incomplete };
         let finder = memchr::memmem::Finder::new(&footer);
-        for at in finder.find_iter(&buf[..last_start + FOOTER_BYTES]) {
+        let mut from = 0;
+        // One byte on at a time: a footer may begin inside bytes that only looked like one.
+        while let Some(found) = finder.find(&buf[from..last_start + FOOTER_BYTES]) {
+            let at = from + found;
             let next = &buf[at + FOOTER_BYTES..];
             // QEMU numbers sections from 0 up, one a device: 2^16 is far above any machine.
             let resumes = match next[0] {
@@ -157,6 +160,7 @@ impl MainStream {
             if resumes {
                 return self.go(At::Section, at + FOOTER_BYTES);
             }
+            from = at + 1;
         }
         Step::Opaque(last_start as u64 + 1)
     }

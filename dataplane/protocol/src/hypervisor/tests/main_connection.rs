@@ -196,6 +196,14 @@ fn parsing_resumes_behind_a_device_section_before_ram_has_ended() {
 }
 
 #[test]
+fn a_footer_is_found_inside_bytes_that_only_look_like_one() {
+    let id = 0x7e7e_7e7e;
+    let mut stream = started();
+    stream.device(1, id, "vfio", &[0x7e; 7]).ram_part(false).page("pc.ram", 0, &PAGE).end_ram();
+    assert_eq!(structure(&parse_whole(&stream.into_bytes()).0), [bodies(RAM, 0, 1)]);
+}
+
+#[test]
 fn a_preempt_connection_is_records_alone() {
     let mut stream = MainStream::default();
     stream.page("pc.ram", 0x8000, &PAGE).page("pc.ram", 0x9000, &PAGE).zero("pc.ram", 0x2000);
