@@ -38,9 +38,14 @@ impl Session {
             self.config.lanes = open.lanes;
             self.config.digest = open.digest;
             self.config.connections_max = self.config.connections_max.min(open.connections_max);
-            self.outbound = Outbound::new(session, epoch, open.digest, false);
+            self.outbound = Outbound::new(session, epoch, open.digest, None);
             self.outbound.grant(open.receive_window);
-            self.inbound = Inbound::new(open.digest, self.config.receive_window, self.config.connections_max);
+            self.inbound = Inbound::new(
+                open.digest,
+                open.lanes,
+                self.config.receive_window,
+                self.config.connections_max,
+            );
             self.state = State::Running;
             self.opened_at = Some(now);
             self.events.push_back(Event::Opened);

@@ -144,6 +144,9 @@ pub const ZSTD_WINDOW_LOG_MAX: u32 = 20;
 /// Weakest zstd level that a caller may ask for; below it lz4 is faster and as strong.
 pub const ZSTD_LEVEL_MIN: i32 = -5;
 
+/// zstd's level unless a caller says otherwise.
+pub const ZSTD_LEVEL_DEFAULT: i32 = 3;
+
 /// Strongest zstd level that a caller may ask for; the ones above cost many times the processor time for less
 /// than a per cent on blocks of this size.
 pub const ZSTD_LEVEL_MAX: i32 = 19;

@@ -84,13 +84,7 @@ pub struct Coverage {
 
 impl Coverage {
     /// Counts a move; an error where nothing documents it.
-    pub(crate) fn count(
-        &mut self,
-        role: Role,
-        from: Place,
-        to: Place,
-        cause: Cause,
-    ) -> Result<(), String> {
+    pub(crate) fn count(&mut self, role: Role, from: Place, to: Place, cause: Cause) -> Result<(), String> {
         let documented =
             EDGES.iter().any(|(r, f, t, causes)| (*r, *f, *t) == (role, from, to) && causes.contains(&cause));
         if !documented {

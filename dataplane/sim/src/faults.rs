@@ -104,9 +104,7 @@ impl World {
         match fault {
             Fault::CutOne => {
                 let alive = self.alive();
-                if let Some(id) =
-                    on.or_else(|| (!alive.is_empty()).then(|| *self.random.pick(&alive)))
-                {
+                if let Some(id) = on.or_else(|| (!alive.is_empty()).then(|| *self.random.pick(&alive))) {
                     self.cut(id, None);
                 }
             }

@@ -12,9 +12,7 @@ use novacron_protocol::limits::BATCH_BYTES_MAX;
 use novacron_protocol::session::{Session, SessionConfig, State, Token};
 use novacron_protocol::stream::{INGEST_HEADROOM, StreamId};
 use novacron_protocol::time::Instant;
-use novacron_protocol::wire::{
-    FRAME_HEADER_BYTES, FrameHeader, Identity, Kind, Lane, Reason, ReasonCode,
-};
+use novacron_protocol::wire::{FRAME_HEADER_BYTES, FrameHeader, Identity, Kind, Lane, Reason, ReasonCode};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -91,11 +89,8 @@ impl World {
         config.open_timeout = Duration::from_nanos(self.plan.open_timeout);
         config.expect_timeout = Duration::from_nanos(self.plan.expect_timeout);
         let now = self.instant();
-        let session = if side == SOURCE {
-            Session::source(config, now)
-        } else {
-            Session::destination(config, now)
-        };
+        let session =
+            if side == SOURCE { Session::source(config, now) } else { Session::destination(config, now) };
         self.say(|| format!("side {side} is told of the session"));
         let gateway = &mut self.gateways[side];
         gateway.session = Some(session);
@@ -420,7 +415,9 @@ impl World {
         if position > 0 && self.sabotage(Sabotage::RepeatOutput) {
             let twice = [bytes.clone(), bytes].concat();
             if let Some(at) = content.difference(position, &twice) {
-                return Err(format!("side {side} connection {connection}: byte {at} is not what was written"));
+                return Err(format!(
+                    "side {side} connection {connection}: byte {at} is not what was written"
+                ));
             }
             return Ok(twice.into());
         }
@@ -436,8 +433,7 @@ impl World {
             }
             let now = self.instant();
             let gateway = &mut self.gateways[side];
-            let (Some(socket), Some(session)) =
-                (gateway.sockets.get_mut(&connection), &mut gateway.session)
+            let (Some(socket), Some(session)) = (gateway.sockets.get_mut(&connection), &mut gateway.session)
             else {
                 break;
             };

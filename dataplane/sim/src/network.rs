@@ -110,8 +110,7 @@ impl Stream {
         if !self.alive {
             return None;
         }
-        let stall =
-            if random.per_million(plan.stalls_per_million) { random.range(0, plan.stall) } else { 0 };
+        let stall = if random.per_million(plan.stalls_per_million) { random.range(0, plan.stall) } else { 0 };
         let departs = direction.free_at.max(now) + bytes as u64 * SECOND / rate + stall;
         direction.free_at = departs;
         let arrives = (departs + delay + random.range(0, plan.jitter)).max(direction.last_arrival);

@@ -265,8 +265,7 @@ impl Plan {
                 }
             }
             Scenario::Death => {
-                let fault =
-                    Fault::Death { side: random.range(0, 1) as Side, reset: random.percent(50) };
+                let fault = Fault::Death { side: random.range(0, 1) as Side, reset: random.percent(50) };
                 self.faults.push((draw_when(random), fault));
                 if random.percent(50) {
                     self.faults.push((draw_when(random), cuts(random)));

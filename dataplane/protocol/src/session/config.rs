@@ -3,7 +3,9 @@
 use super::Ends;
 use crate::limits::{
     CONNECTIONS_MAX, EXPECT_TIMEOUT, LANES_DEFAULT, OPEN_TIMEOUT, OUTAGE_RUNNING, RECEIVE_WINDOW_BYTES,
+    ZSTD_LEVEL_DEFAULT,
 };
+use crate::page::policy::Mode;
 use std::time::Duration;
 
 /// Which side of the migration a gateway stands on.
@@ -57,6 +59,8 @@ pub struct SessionConfig {
     pub token: Token,
     /// Page lanes. The source proposes, the destination follows.
     pub lanes: u16,
+    /// How this side encodes guest pages; a destination has none to encode.
+    pub codec: Mode,
     /// Whether batches carry digests. The source proposes, the destination follows.
     pub digest: bool,
     /// Most connections. The destination takes the lesser of both.
@@ -82,6 +86,7 @@ impl SessionConfig {
             epoch: 0,
             token,
             lanes: LANES_DEFAULT,
+            codec: Mode::Adaptive { level: ZSTD_LEVEL_DEFAULT },
             digest: true,
             connections_max: CONNECTIONS_MAX,
             receive_window: RECEIVE_WINDOW_BYTES,

@@ -63,10 +63,10 @@ pub struct Session {
 impl Session {
     /// A session that is neither opened nor expected yet, `state` says which it is to be.
     pub(crate) fn new(config: SessionConfig, state: State) -> Self {
-        let source = config.role == Role::Source;
+        let pages = (config.role == Role::Source).then_some((config.codec, config.lanes));
         Session {
-            outbound: Outbound::new(config.session, config.epoch, config.digest, source),
-            inbound: Inbound::new(config.digest, config.receive_window, config.connections_max),
+            outbound: Outbound::new(config.session, config.epoch, config.digest, pages),
+            inbound: Inbound::new(config.digest, config.lanes, config.receive_window, config.connections_max),
             config,
             state,
             streams: BTreeMap::new(),

@@ -1,11 +1,13 @@
 //! The receiving half of a session: frames become verified bytes, in order, within what was promised.
 
 use crate::limits::{
-    BATCH_LEN_MAX, BATCHES_UNDER_WAY_MAX, CONNECTIONS_MAX, LANE_PENDING_FRAMES_MAX, PROGRESS_ENTRIES_MAX,
+    BATCH_LEN_MAX, BATCH_PAGES_MAX, BATCHES_UNDER_WAY_MAX, CONNECTIONS_MAX, LANE_PENDING_FRAMES_MAX,
+    PROGRESS_ENTRIES_MAX,
 };
+use crate::page::{Assembler, Bodies, LaneDecoder};
 use crate::wire::{
-    BatchFields, ConnectionOpen, Cursor, FRAME_HEADER_BYTES, FrameHeader, Kind, Lane, Progress,
-    ProgressEntry, Reason, ReasonCode, WireError,
+    BatchFields, ConnectionOpen, Cursor, FRAME_HEADER_BYTES, FrameHeader, IndexFields, Kind, Lane,
+    PartFields, Progress, ProgressEntry, Reason, ReasonCode, WireError,
 };
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -19,9 +21,18 @@ pub struct Receipt {
     pub readable: Vec<u16>,
 }
 
+/// A page lane: parts are decoded in its order, and wait for nothing else.
+struct PageLane {
+    next: u64,
+    pending: BTreeMap<u64, Bytes>,
+    decoder: LaneDecoder,
+}
+
 /// One connection's incoming direction.
-#[derive(Debug)]
 struct Receiving {
+    /// Decoded bodies that wait for their batch's index, by batch and lane.
+    parts: BTreeMap<u64, BTreeMap<u16, Vec<u8>>>,
+    parts_bytes: u64,
     /// Frames of the connection's lane that wait for an earlier one, or for their parts.
     pending: BTreeMap<u64, (FrameHeader, Bytes)>,
     verified_frames: u64,
@@ -49,9 +60,10 @@ pub struct ReceivingState {
 }
 
 /// The receiving half of a session.
-#[derive(Debug)]
 pub struct Inbound {
     digest: bool,
+    lanes: Vec<PageLane>,
+    assembler: Assembler,
     window: u64,
     connections_max: u16,
     connections: BTreeMap<u16, Receiving>,
@@ -70,10 +82,19 @@ impl From<WireError> for Reason {
 }
 
 impl Inbound {
-    /// Nothing received yet. `window` guest bytes are reserved for each connection.
-    pub fn new(digest: bool, window: u64, connections_max: u16) -> Self {
+    /// Nothing received yet, on `lanes` page lanes. `window` guest bytes are reserved for each connection.
+    pub fn new(digest: bool, lanes: u16, window: u64, connections_max: u16) -> Self {
         let connections_max = connections_max.min(CONNECTIONS_MAX);
-        Inbound { digest, window, connections_max, connections: BTreeMap::new(), unreported: BTreeSet::new() }
+        let lane = || PageLane { next: 0, pending: BTreeMap::new(), decoder: LaneDecoder::new() };
+        Inbound {
+            digest,
+            lanes: (0..lanes).map(|_| lane()).collect(),
+            assembler: Assembler::new(),
+            window,
+            connections_max,
+            connections: BTreeMap::new(),
+            unreported: BTreeSet::new(),
+        }
     }
 
     /// Expects a connection's direction that the peer does not announce, because it was opened from here.
@@ -89,6 +110,9 @@ impl Inbound {
                 self.receive_ordered(connection, header, frame)?;
                 self.advance(connection, &mut receipt)?;
             }
+            Lane::Page(lane) if header.kind == Kind::Part => {
+                self.receive_part(lane, header, frame, &mut receipt)?
+            }
             Lane::Page(_) | Lane::Unordered => {
                 return Err(violation(format!("a {:?} frame came on lane {:?}", header.kind, header.lane)));
             }
@@ -96,8 +120,8 @@ impl Inbound {
         Ok(receipt)
     }
 
-    /// Keeps a frame of a connection's lane until its turn; what came before is dropped (DWCP-31).
-    fn receive_ordered(&mut self, connection: u16, header: FrameHeader, frame: Bytes) -> Result<(), Reason> {
+    /// The connection, which begins here where it is new: its frames may overtake the one that opens it.
+    fn connection(&mut self, connection: u16) -> Result<Option<&mut Receiving>, Reason> {
         if !self.connections.contains_key(&connection) {
             if self.connections.len() >= usize::from(self.connections_max) {
                 let text =
@@ -106,7 +130,73 @@ impl Inbound {
             }
             self.connections.insert(connection, Receiving::new());
         }
-        let Some(receiving) = self.connections.get_mut(&connection) else { return Ok(()) };
+        Ok(self.connections.get_mut(&connection))
+    }
+
+    /// Takes a part, and decodes as many of its lane as stand in order (DWCP-22, DWCP-31).
+    fn receive_part(
+        &mut self,
+        lane: u16,
+        header: FrameHeader,
+        frame: Bytes,
+        receipt: &mut Receipt,
+    ) -> Result<(), Reason> {
+        let Some(entry) = self.lanes.get_mut(usize::from(lane)) else {
+            return Err(violation(format!("a part came on page lane {lane}, which was not agreed")));
+        };
+        if header.sequence < entry.next {
+            // Decoded already; the sender repeats it because it has not heard that its batch was verified.
+            let part = PartFields::take(&mut Cursor::new(&frame[FRAME_HEADER_BYTES..]))?;
+            if self.connections.contains_key(&part.connection) {
+                self.unreported.insert(part.connection);
+            }
+            return Ok(());
+        }
+        if header.sequence - entry.next > LANE_PENDING_FRAMES_MAX as u64 {
+            return Err(violation(format!("page lane {lane} has more frames under way than allowed")));
+        }
+        entry.pending.entry(header.sequence).or_insert(frame);
+        loop {
+            let entry = &mut self.lanes[usize::from(lane)];
+            let Some(frame) = entry.pending.remove(&entry.next) else { return Ok(()) };
+            entry.next += 1;
+            let mut cursor = Cursor::new(&frame[FRAME_HEADER_BYTES..]);
+            let part = PartFields::take(&mut cursor)?;
+            let mut bodies = Vec::new();
+            entry.decoder.decode(cursor.rest(), BATCH_PAGES_MAX, &mut bodies).map_err(|error| {
+                let text = format!("part {} of page lane {lane} cannot be decoded: {error}", header.sequence);
+                Reason::new(ReasonCode::Decode, text)
+            })?;
+            self.keep_part(lane, &part, bodies)?;
+            self.advance(part.connection, receipt)?;
+        }
+    }
+
+    /// Decoded bodies wait for their batch's index, within the connection's credit.
+    fn keep_part(&mut self, lane: u16, part: &PartFields, bodies: Vec<u8>) -> Result<(), Reason> {
+        let window = self.window;
+        let Some(receiving) = self.connection(part.connection)? else { return Ok(()) };
+        let ahead = part.batch.checked_sub(receiving.verified_frames);
+        if ahead.is_none_or(|ahead| ahead > BATCHES_UNDER_WAY_MAX as u64) {
+            return Err(violation(format!(
+                "a part belongs to batch {}, which cannot be under way",
+                part.batch
+            )));
+        }
+        receiving.parts_bytes += bodies.len() as u64;
+        if receiving.parts_bytes > window {
+            return Err(violation(format!("connection {} exceeds its credit", part.connection)));
+        }
+        if receiving.parts.entry(part.batch).or_default().insert(lane, bodies).is_some() {
+            return Err(violation(format!("batch {} has two parts on page lane {lane}", part.batch)));
+        }
+        Ok(())
+    }
+
+    /// Keeps a frame of a connection's lane until its turn; what came before is dropped (DWCP-31).
+    fn receive_ordered(&mut self, connection: u16, header: FrameHeader, frame: Bytes) -> Result<(), Reason> {
+        let window = self.window;
+        let Some(receiving) = self.connection(connection)? else { return Ok(()) };
         if header.sequence < receiving.verified_frames {
             // The sender has not heard that it was verified.
             self.unreported.insert(connection);
@@ -117,7 +207,7 @@ impl Inbound {
         }
         if matches!(header.kind, Kind::Batch | Kind::Index) {
             let fields = BatchFields::take(&mut Cursor::new(&frame[FRAME_HEADER_BYTES..]))?;
-            if fields.end()? > receiving.consumed.saturating_add(self.window) {
+            if fields.end()? > receiving.consumed.saturating_add(window) {
                 return Err(violation(format!("connection {connection} exceeds its credit")));
             }
         }
@@ -127,6 +217,7 @@ impl Inbound {
 
     /// Verifies as many frames of a connection's lane as stand in order.
     fn advance(&mut self, connection: u16, receipt: &mut Receipt) -> Result<(), Reason> {
+        let (assembler, lanes, digest) = (&mut self.assembler, self.lanes.len(), self.digest);
         let Some(receiving) = self.connections.get_mut(&connection) else { return Ok(()) };
         let before = receiving.verified_frames;
         while let Some((header, frame)) = receiving.pending.remove(&receiving.verified_frames) {
@@ -142,14 +233,39 @@ impl Inbound {
                     let mut cursor = Cursor::new(&payload);
                     let fields = BatchFields::take(&mut cursor)?;
                     let bytes = payload.slice(payload.len() - cursor.rest().len()..);
-                    receiving.verify(connection, &fields, &bytes, self.digest)?;
+                    receiving.verify(connection, &fields, &bytes, digest)?;
                     receiving.hand_over(connection, bytes)?;
+                }
+                Kind::Index if header.sequence > 0 => {
+                    let mut cursor = Cursor::new(&payload);
+                    let fields = BatchFields::take(&mut cursor)?;
+                    let named = IndexFields::take(&mut cursor, lanes as u16)?;
+                    let Some(parts) = receiving.take_parts(header.sequence, &named) else {
+                        receiving.pending.insert(header.sequence, (header, frame));
+                        break;
+                    };
+                    let mut bodies = vec![Bodies::default(); lanes];
+                    for (lane, part) in &parts {
+                        bodies[usize::from(*lane)] = Bodies::new(part);
+                    }
+                    let mut out = Vec::new();
+                    assembler
+                        .assemble(cursor.rest(), &mut bodies, fields.length as usize, &mut out)
+                        .map_err(|error| {
+                            let text = format!(
+                                "connection {connection}: the index at {} cannot be used: {error}",
+                                header.sequence
+                            );
+                            Reason::new(ReasonCode::Decode, text)
+                        })?;
+                    receiving.verify(connection, &fields, &out, digest)?;
+                    receiving.hand_over(connection, out.into())?;
                 }
                 Kind::ConnectionEnd if header.sequence > 0 => {
                     let mut cursor = Cursor::new(&payload);
                     let fields = BatchFields::take(&mut cursor)?;
                     cursor.end()?;
-                    receiving.verify(connection, &fields, &[], self.digest)?;
+                    receiving.verify(connection, &fields, &[], digest)?;
                     receiving.ended = true;
                 }
                 kind => {
@@ -159,6 +275,13 @@ impl Inbound {
                 }
             }
             receiving.verified_frames += 1;
+            if receiving.parts.first_key_value().is_some_and(|(batch, _)| *batch < receiving.verified_frames)
+            {
+                return Err(violation(format!(
+                    "batch {} has parts that its index does not name",
+                    header.sequence
+                )));
+            }
         }
         if receiving.verified_frames > before {
             self.unreported.insert(connection);
@@ -239,6 +362,8 @@ impl Inbound {
 impl Receiving {
     fn new() -> Self {
         Receiving {
+            parts: BTreeMap::new(),
+            parts_bytes: 0,
             pending: BTreeMap::new(),
             verified_frames: 0,
             position: 0,
@@ -252,6 +377,21 @@ impl Receiving {
 
     fn is_ended(&self) -> bool {
         self.ended && self.consumed == self.position
+    }
+
+    /// The parts that an index names; `None` while some are under way. Parts that it does not name are dropped with
+    /// their batch: the index would not fit them either.
+    fn take_parts(&mut self, batch: u64, named: &IndexFields) -> Option<BTreeMap<u16, Vec<u8>>> {
+        if named.lanes.is_empty() {
+            return Some(BTreeMap::new());
+        }
+        let there = self.parts.get(&batch)?;
+        if !named.lanes.iter().all(|lane| there.contains_key(lane)) {
+            return None;
+        }
+        let parts = self.parts.remove(&batch)?;
+        self.parts_bytes -= parts.values().map(|part| part.len() as u64).sum::<u64>();
+        Some(parts)
     }
 
     /// Verified bytes wait for the hypervisor.
@@ -301,3 +441,10 @@ impl Receiving {
 }
 
 const _: () = assert!(LANE_PENDING_FRAMES_MAX >= BATCHES_UNDER_WAY_MAX && BATCH_LEN_MAX > 0);
+
+/// Guest bytes stay out of logs.
+impl std::fmt::Debug for Inbound {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inbound").field("connections", &self.connections.len()).finish_non_exhaustive()
+    }
+}

@@ -6,15 +6,20 @@ use crate::limits::{
     BATCH_BYTES_MAX, BATCHES_UNDER_WAY_MAX, CARRY_BYTES_MAX, CARRY_WAIT, CONNECTIONS_MAX,
     RECEIVE_WINDOW_BYTES,
 };
+use crate::page::policy::{Mode, Policy};
+use crate::page::{BatchEncoder, Choice, EncodedBatch};
 use crate::schedule::{FrameKey, SendQueue};
 use crate::time::{Clock, Instant};
 use crate::wire::{
-    BATCH_FIELDS_BYTES, BatchFields, ConnectionOpen, FRAME_HEADER_BYTES, FrameHeader, Kind, Lane,
-    ProgressEntry, Reason, ReasonCode, finish_frame, start_frame,
+    BATCH_FIELDS_BYTES, BatchFields, ConnectionOpen, FRAME_HEADER_BYTES, FrameHeader, IndexFields, Kind,
+    Lane, PartFields, ProgressEntry, Reason, ReasonCode, finish_frame, start_frame,
 };
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
+
+/// A link that verifies this many bytes a second is faster than one core compresses: encoding would hold it up.
+const FAST_LINK_BYTES_PER_S: u64 = 400_000_000;
 
 /// One transport connection between two gateways, as the gateway numbers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -58,6 +63,10 @@ struct UnderWay {
     /// What the far hypervisor had taken when this was sent, and when: the base of a rate sample.
     consumed_then: u64,
     consumed_at: Instant,
+    /// The same for encoded bytes and their verification.
+    encoded_bytes: u64,
+    verified_then: u64,
+    verified_at: Instant,
     source_limited: bool,
 }
 
@@ -126,7 +135,6 @@ pub struct SendingState {
 }
 
 /// The sending half of a session.
-#[derive(Debug)]
 pub struct Outbound {
     session: u64,
     epoch: u32,
@@ -135,24 +143,44 @@ pub struct Outbound {
     parse: bool,
     connections: BTreeMap<u16, Sending>,
     retained: BTreeMap<FrameKey, Retained>,
+    retained_bytes: u64,
     queue: SendQueue,
+    /// The next sequence of each page lane.
+    page_lanes: Vec<u64>,
+    policy: Policy,
+    encoder: BatchEncoder,
+    encoded: EncodedBatch,
     spans: Vec<Span>,
+    /// How fast encoded bytes are verified.
+    link: Pace,
+    verified_bytes: u64,
+    verified_at: Instant,
     bytes: SentBytes,
     window_granted: u64,
 }
 
 impl Outbound {
-    /// Nothing sent yet. `parse` says whether this direction carries guest pages (source to destination).
-    pub fn new(session: u64, epoch: u32, digest: bool, parse: bool) -> Self {
+    /// Nothing sent yet. `pages` says how guest pages are encoded, over how many lanes; `None` for the direction
+    /// that carries none (destination to source).
+    pub fn new(session: u64, epoch: u32, digest: bool, pages: Option<(Mode, u16)>) -> Self {
+        let (mode, lanes) = pages.unwrap_or((Mode::None, 1));
         Outbound {
             session,
             epoch,
             digest,
-            parse,
+            parse: pages.is_some(),
             connections: BTreeMap::new(),
             retained: BTreeMap::new(),
+            retained_bytes: 0,
             queue: SendQueue::default(),
+            page_lanes: vec![0; usize::from(lanes)],
+            policy: Policy::new(mode),
+            encoder: BatchEncoder::new(lanes),
+            encoded: EncodedBatch::default(),
             spans: Vec::new(),
+            link: Pace::default(),
+            verified_bytes: 0,
+            verified_at: Instant::START,
             bytes: SentBytes::default(),
             window_granted: RECEIVE_WINDOW_BYTES,
         }
@@ -190,7 +218,15 @@ impl Outbound {
         // first batch is always sequence 1.
         if let Some(announce) = announce {
             let frame = announce.to_frame(self.session, self.epoch, connection);
-            sending.under_way.push_back(UnderWay::new(0, Vec::new(), &sending, now, true));
+            let verified = (self.verified_bytes, self.verified_at);
+            sending.under_way.push_back(UnderWay::new(
+                Vec::new(),
+                frame.len(),
+                &sending,
+                verified,
+                now,
+                true,
+            ));
             self.connections.insert(connection, sending);
             self.enqueue((Lane::Connection(connection), 0), frame);
         } else {
@@ -245,7 +281,7 @@ impl Outbound {
             sending.carry_since = now;
         }
         if taken > 0 {
-            self.send_batch(connection, buffer, start, taken, now);
+            self.send_batch(connection, buffer, start, taken, clock);
         }
     }
 
@@ -264,35 +300,36 @@ impl Outbound {
         buffer.extend_from_slice(&sending.carry);
         sending.carry.clear();
         let length = buffer.len() - start;
-        self.send_batch(connection, buffer, start, length, now);
+        self.send_batch(connection, buffer, start, length, &now);
     }
 
-    /// The bytes `start..start + length` of `buffer` become the connection's next batch.
+    /// The bytes `start..start + length` of `buffer` become the connection's next batch: as they are, or as an index
+    /// and parts, whichever gets them across sooner.
     fn send_batch<B: BatchBuffer>(
         &mut self,
         connection: u16,
         mut buffer: B,
         start: usize,
         length: usize,
-        now: Instant,
+        clock: &impl Clock,
     ) {
+        let now = clock.now();
+        let drain = self.drain_ns();
         let Some(sending) = self.connections.get_mut(&connection) else { return };
         let bytes = buffer.as_mut();
-        let fields = sending.advance(&bytes[start..start + length], self.digest);
-        let sequence = sending.next_frame(Vec::new(), now);
+        let data = &bytes[start..start + length];
+        let fields = sending.advance(data, self.digest);
         self.bytes.guest += length as u64;
-        self.bytes.raw += length as u64;
 
-        let header = FrameHeader {
-            kind: Kind::Batch,
-            lane: Lane::Connection(connection),
-            session: self.session,
-            epoch: self.epoch,
-            sequence,
-        };
+        if self.parse && self.encode(length, data, drain, clock) {
+            return self.send_structured(connection, &fields, now);
+        }
+        self.bytes.raw += length as u64;
         let fields_at = start - BATCH_FIELDS_BYTES;
         let frame_at = fields_at - FRAME_HEADER_BYTES;
         bytes[fields_at..start].copy_from_slice(&fields.to_bytes());
+        let encoded = FRAME_HEADER_BYTES + BATCH_FIELDS_BYTES + length;
+        let header = self.connection_header(Kind::Batch, connection, Vec::new(), encoded, now);
         header.write(BATCH_FIELDS_BYTES + length, &mut bytes[frame_at..fields_at]);
         // A nearly empty buffer would stay whole until its few bytes are verified.
         let frame = if 2 * length < bytes.len() {
@@ -300,7 +337,92 @@ impl Outbound {
         } else {
             buffer.freeze().slice(frame_at..start + length)
         };
-        self.enqueue((header.lane, sequence), frame);
+        self.enqueue((header.lane, header.sequence), frame);
+    }
+
+    /// Encodes a batch with what effort pays, and learns what it cost. False: it is better carried as it is.
+    fn encode(&mut self, length: usize, data: &[u8], drain: u64, clock: &impl Clock) -> bool {
+        let effort = self.policy.choose(length, drain);
+        let began = clock.now();
+        let choice = self.encoder.encode(data, &self.spans, effort, &mut self.encoded);
+        let cost = u64::try_from(clock.now().since(began).as_nanos()).unwrap_or(u64::MAX);
+        self.policy.observe(effort, choice, &self.encoded.tally, cost);
+        choice == Choice::Structured
+    }
+
+    /// What the encoder made of a batch becomes frames: a part on each lane that it touches, then the index.
+    fn send_structured(&mut self, connection: u16, fields: &BatchFields, now: Instant) {
+        let Some(batch) = self.connections.get(&connection).map(|sending| sending.frames) else { return };
+        let tally = self.encoded.tally;
+        self.bytes.raw += tally.raw_bytes + tally.regenerated_bytes;
+        self.bytes.lz4 += tally.lz4_bytes;
+        self.bytes.zstd += tally.zstd_bytes;
+
+        let (mut keys, mut lanes, mut encoded) = (Vec::new(), Vec::new(), 0);
+        let parts = std::mem::take(&mut self.encoded.parts);
+        for part in &parts {
+            let lane = Lane::Page(part.lane.0);
+            let next = &mut self.page_lanes[usize::from(part.lane.0)];
+            let sequence = *next;
+            *next += 1;
+            let mut out = Vec::with_capacity(FRAME_HEADER_BYTES + 16 + part.payload.len());
+            start_frame(&mut out);
+            PartFields { connection, batch }.put(&mut out);
+            out.extend_from_slice(&part.payload);
+            let (session, epoch) = (self.session, self.epoch);
+            let frame = finish_frame(out, FrameHeader { kind: Kind::Part, lane, session, epoch, sequence });
+            encoded += frame.len();
+            keys.push((lane, sequence));
+            lanes.push(part.lane.0);
+            self.enqueue((lane, sequence), frame);
+        }
+        self.encoded.parts = parts;
+        lanes.sort_unstable();
+
+        let mut out =
+            Vec::with_capacity(FRAME_HEADER_BYTES + BATCH_FIELDS_BYTES + 64 + self.encoded.index.len());
+        start_frame(&mut out);
+        out.extend_from_slice(&fields.to_bytes());
+        IndexFields { lanes }.put(&mut out);
+        out.extend_from_slice(&self.encoded.index);
+        let header = self.connection_header(Kind::Index, connection, keys, encoded + out.len(), now);
+        let frame = finish_frame(out, header);
+        self.enqueue((header.lane, header.sequence), frame);
+    }
+
+    /// The header of the connection's next frame, which is under way from now on with the parts that belong to it:
+    /// `encoded` bytes in all.
+    fn connection_header(
+        &mut self,
+        kind: Kind,
+        connection: u16,
+        parts: Vec<FrameKey>,
+        encoded: usize,
+        now: Instant,
+    ) -> FrameHeader {
+        let verified = (self.verified_bytes, self.verified_at);
+        let sequence = match self.connections.get_mut(&connection) {
+            Some(sending) => sending.next_frame(parts, encoded, verified, now),
+            None => 0,
+        };
+        FrameHeader {
+            kind,
+            lane: Lane::Connection(connection),
+            session: self.session,
+            epoch: self.epoch,
+            sequence,
+        }
+    }
+
+    /// How long what is under way takes to be verified, beyond the time that a frame takes anyway: what encoding
+    /// may take without being waited for. 0 while nothing is known, and where no encoder keeps up with the link.
+    fn drain_ns(&self) -> u64 {
+        let (Some(rate), Some(round_trip)) = (self.link.rate(), self.link.round_trip()) else { return 0 };
+        if rate == 0 || rate >= FAST_LINK_BYTES_PER_S {
+            return 0;
+        }
+        let under_way = u128::from(self.retained_bytes) * 1_000_000_000 / u128::from(rate);
+        u64::try_from(under_way.saturating_sub(round_trip.as_nanos())).unwrap_or(u64::MAX)
     }
 
     /// The hypervisor closed its writing side: everything that waits leaves, then the end.
@@ -311,23 +433,16 @@ impl Outbound {
             return;
         }
         let fields = sending.advance(&[], self.digest);
-        let sequence = sending.next_frame(Vec::new(), now);
-        let lane = Lane::Connection(connection);
         let mut out = Vec::with_capacity(FRAME_HEADER_BYTES + BATCH_FIELDS_BYTES);
         start_frame(&mut out);
         out.extend_from_slice(&fields.to_bytes());
-        let header = FrameHeader {
-            kind: Kind::ConnectionEnd,
-            lane,
-            session: self.session,
-            epoch: self.epoch,
-            sequence,
-        };
-        self.enqueue((lane, sequence), finish_frame(out, header));
+        let header = self.connection_header(Kind::ConnectionEnd, connection, Vec::new(), out.len(), now);
+        self.enqueue((header.lane, header.sequence), finish_frame(out, header));
     }
 
     fn enqueue(&mut self, key: FrameKey, frame: Bytes) {
         self.bytes.encoded += frame.len() as u64;
+        self.retained_bytes += frame.len() as u64;
         self.queue.push(key, frame.len());
         self.retained.insert(key, Retained { frame, stream: None });
     }
@@ -382,12 +497,23 @@ impl Outbound {
         }
         while sending.verified_frames < entry.verified_frames {
             let Some(under_way) = sending.under_way.pop_front() else { break };
-            self.retained.remove(&(Lane::Connection(entry.connection), sending.verified_frames));
-            for part in &under_way.parts {
-                self.retained.remove(part);
+            let own = (Lane::Connection(entry.connection), sending.verified_frames);
+            for key in under_way.parts.iter().chain(std::iter::once(&own)) {
+                if let Some(retained) = self.retained.remove(key) {
+                    self.retained_bytes -= retained.frame.len() as u64;
+                }
             }
             sending.verified_frames += 1;
             sending.verified = under_way.end;
+            self.verified_bytes += under_way.encoded_bytes;
+            self.verified_at = now;
+            let sample = Sample {
+                round_trip: now.since(under_way.sent_at),
+                delivered: self.verified_bytes - under_way.verified_then,
+                elapsed: now.since(under_way.verified_at),
+                source_limited: under_way.source_limited,
+            };
+            self.link.add(sample, now);
             sending.verified_under_way.push_back(under_way);
         }
         if entry.consumed > sending.consumed {
@@ -471,7 +597,7 @@ impl Outbound {
 
     /// Bytes kept for repetition, and how many of them wait for a stream.
     pub fn retained_bytes(&self) -> (usize, usize) {
-        (self.retained.values().map(|retained| retained.frame.len()).sum(), self.queue.bytes())
+        (self.retained_bytes as usize, self.queue.bytes())
     }
 }
 
@@ -489,20 +615,49 @@ impl Sending {
         BatchFields { position, length: bytes.len() as u32, digest }
     }
 
-    /// The next frame of this connection's lane, with the parts that belong to it.
-    fn next_frame(&mut self, parts: Vec<FrameKey>, now: Instant) -> u64 {
+    /// The next frame of this connection's lane, with the parts that belong to it: `encoded` bytes in all.
+    fn next_frame(
+        &mut self,
+        parts: Vec<FrameKey>,
+        encoded: usize,
+        verified: (u64, Instant),
+        now: Instant,
+    ) -> u64 {
         let sequence = self.frames;
         self.frames += 1;
         let source_limited = self.position.saturating_sub(self.consumed) < self.pace.window() / 2;
-        let under_way = UnderWay::new(self.position, parts, self, now, source_limited);
+        let under_way = UnderWay::new(parts, encoded, self, verified, now, source_limited);
         self.under_way.push_back(under_way);
         sequence
     }
 }
 
 impl UnderWay {
-    fn new(end: u64, parts: Vec<FrameKey>, sending: &Sending, now: Instant, source_limited: bool) -> Self {
-        let (consumed_then, consumed_at) = (sending.consumed, sending.consumed_at);
-        UnderWay { end, parts, sent_at: now, consumed_then, consumed_at, source_limited }
+    fn new(
+        parts: Vec<FrameKey>,
+        encoded: usize,
+        sending: &Sending,
+        (verified_then, verified_at): (u64, Instant),
+        now: Instant,
+        source_limited: bool,
+    ) -> Self {
+        UnderWay {
+            end: sending.position,
+            parts,
+            sent_at: now,
+            consumed_then: sending.consumed,
+            consumed_at: sending.consumed_at,
+            encoded_bytes: encoded as u64,
+            verified_then,
+            verified_at,
+            source_limited,
+        }
+    }
+}
+
+/// Guest bytes stay out of logs.
+impl std::fmt::Debug for Outbound {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Outbound").field("connections", &self.connections.len()).finish_non_exhaustive()
     }
 }
