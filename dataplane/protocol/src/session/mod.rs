@@ -64,8 +64,11 @@ impl Session {
     /// A session that is neither opened nor expected yet, `state` says which it is to be.
     pub(crate) fn new(config: SessionConfig, state: State) -> Self {
         let source = config.role == Role::Source;
+        let mut outbound = Outbound::new(config.session, config.epoch, config.digest, source);
+        // The peer has not said yet what it reserves; a hypervisor may connect before it does.
+        outbound.grant(0);
         Session {
-            outbound: Outbound::new(config.session, config.epoch, config.digest, source),
+            outbound,
             inbound: Inbound::new(config.digest, config.receive_window, config.connections_max),
             config,
             state,

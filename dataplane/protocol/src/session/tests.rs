@@ -118,3 +118,21 @@ fn progress_may_overtake_the_opening_of_its_connection() {
     let label = "main".to_owned();
     assert!(events(&mut pair.destination).contains(&Event::ConnectionOpened { connection: 0, label }));
 }
+
+/// A hypervisor that connects while the session opens gets the credit that the peer's answer grants, no more.
+#[test]
+fn no_credit_before_the_peer_grants_some() {
+    let mut pair = Pair::new(1000);
+    pair.source.open_connection("main", pair.now).unwrap();
+    assert_eq!(pair.source.read_budget(0), 0);
+    pair.stream(1);
+    pair.carry(1);
+    assert_eq!(pair.source.read_budget(0), 1000);
+    write(&mut pair.source, 0, &[1; 1000], pair.now);
+    assert_eq!(pair.source.read_budget(0), 0);
+    pair.carry(1);
+    pair.drain(0);
+    pair.carry(1);
+    assert_eq!(pair.source.read_budget(0), 1000);
+    assert_eq!(pair.destination.state(), &State::Running);
+}
