@@ -49,8 +49,13 @@ pub struct Session {
     pub(crate) inbound: Inbound,
     streams: BTreeMap<StreamId, Ends>,
     streams_ever: u32,
-    /// Unordered frames that wait for a stream: few, and each replaces what it repeats.
-    pub(crate) control: VecDeque<Bytes>,
+    /// The session's last words.
+    control: VecDeque<Bytes>,
+    /// An opening waits for a stream; whether it takes a session up again. It is made for the stream that takes it,
+    /// because its proof is good between that stream's ends only.
+    pub(crate) open_due: Option<bool>,
+    /// So does an answer to one.
+    pub(crate) accept_due: bool,
     pub(crate) events: VecDeque<Event>,
     pub(crate) opened_at: Option<Instant>,
     first_connection_at: Option<Instant>,
@@ -75,6 +80,8 @@ impl Session {
             streams: BTreeMap::new(),
             streams_ever: 0,
             control: VecDeque::new(),
+            open_due: None,
+            accept_due: false,
             events: VecDeque::new(),
             opened_at: None,
             first_connection_at: None,
@@ -95,10 +102,10 @@ impl Session {
         self.streams.insert(stream, ends);
         self.streams_ever += 1;
         match self.state {
-            State::Opening { .. } => self.say_open(ends, false, now),
+            State::Opening { .. } => self.say_open(now),
             State::Interrupted { .. } => {
                 if self.config.role == Role::Source {
-                    self.say_open(ends, true, now);
+                    self.open_due = Some(true);
                 }
                 self.state = State::Running;
                 self.inbound.repeat_progress();
@@ -174,7 +181,6 @@ impl Session {
             }
             Kind::Fail => {
                 let reason = Reason::read(payload)?;
-                self.control.clear();
                 Err(Reason::new(reason.code, format!("the peer gateway ended the session: {}", reason.text)))
             }
             Kind::Progress => {
@@ -208,11 +214,15 @@ impl Session {
 
     /// The next frame that `stream` should carry; `None`: nothing waits, or the stream is not this session's.
     pub fn next_frame(&mut self, stream: StreamId) -> Option<Bytes> {
-        if !self.streams.contains_key(&stream) {
-            return None;
-        }
+        let ends = *self.streams.get(&stream)?;
         if let Some(frame) = self.control.pop_front() {
             return Some(frame);
+        }
+        if let Some(resume) = self.open_due.take() {
+            return Some(self.open_frame(&ends, resume));
+        }
+        if std::mem::take(&mut self.accept_due) {
+            return Some(self.accept_frame(&ends));
         }
         if self.state.is_over() || matches!(self.state, State::Opening { .. } | State::Expecting { .. }) {
             // What is left to say after a session's end was in `control`; but a finished side still acknowledges.
@@ -228,10 +238,11 @@ impl Session {
 
     /// Whether a frame waits for a stream.
     pub fn has_frames(&self) -> bool {
+        let unordered = !self.control.is_empty() || self.open_due.is_some() || self.accept_due;
         match self.state {
-            State::Opening { .. } | State::Expecting { .. } | State::Failed(_) => !self.control.is_empty(),
+            State::Opening { .. } | State::Expecting { .. } | State::Failed(_) => unordered,
             State::Running | State::Interrupted { .. } | State::Finished => {
-                !self.control.is_empty() || self.inbound.has_progress() || self.outbound.has_frames()
+                unordered || self.inbound.has_progress() || self.outbound.has_frames()
             }
         }
     }
@@ -299,6 +310,7 @@ impl Session {
         }
         self.held = self.must_hold();
         let frame = reason.to_frame(Kind::Fail, self.config.session, self.config.epoch);
+        (self.open_due, self.accept_due) = (None, false);
         self.control.clear();
         self.control.push_back(frame);
         self.state = State::Failed(reason.clone());
@@ -390,12 +402,7 @@ impl Session {
                 self.fail(Reason::new(ReasonCode::Timeout, text));
             }
             State::Opening { say_again_at, .. } if due(say_again_at) => {
-                if let Some(ends) = self.streams.values().next().copied() {
-                    self.control.clear();
-                    self.say_open(ends, false, now);
-                } else {
-                    self.say_open_later(now);
-                }
+                self.say_open(now);
             }
             State::Expecting { deadline } if due(deadline) => {
                 let text = "the peer gateway did not open the session in time; no byte arrived";

@@ -136,3 +136,36 @@ fn no_credit_before_the_peer_grants_some() {
     assert_eq!(pair.source.read_budget(0), 1000);
     assert_eq!(pair.destination.state(), &State::Running);
 }
+
+/// An opening that waited while its peer restarted must not carry a proof for the process that is gone.
+#[test]
+fn an_opening_is_made_for_the_stream_that_takes_it() {
+    let mut source = Session::source(config(Role::Source), at(0));
+    source.stream_opened(StreamId(1), ends(2), at(0));
+    source.stream_lost(StreamId(1), at(1));
+    source.stream_opened(StreamId(2), ends(3), at(2));
+    let mut destination = Session::destination(config(Role::Destination), at(0));
+    destination.stream_opened(StreamId(2), ends(3), at(2));
+    let open = source.next_frame(StreamId(2)).unwrap();
+    assert_eq!(source.next_frame(StreamId(2)), None, "one stream, one opening");
+    deliver(&mut destination, 2, open, at(3));
+    assert_eq!(destination.state(), &State::Running);
+}
+
+/// Whoever is asked a thousand times keeps one answer, not a thousand.
+#[test]
+fn openings_that_are_not_answered_do_not_pile_up() {
+    let mut pair = Pair::opened();
+    let open = pair.source.open_frame(&ends(2), true);
+    for _ in 0..1000 {
+        deliver(&mut pair.destination, 1, open.clone(), pair.now);
+    }
+    assert!(pair.destination.next_frame(StreamId(1)).is_some());
+    assert_eq!(pair.destination.next_frame(StreamId(1)), None);
+    for stream in 2..1000 {
+        pair.source.stream_lost(StreamId(stream - 1), pair.now);
+        pair.source.stream_opened(StreamId(stream), ends(2), pair.now);
+    }
+    assert!(pair.source.next_frame(StreamId(999)).is_some());
+    assert_eq!(pair.source.next_frame(StreamId(999)), None);
+}
