@@ -43,8 +43,10 @@ impl Session {
             self.outbound.grant(open.receive_window);
             self.inbound = Inbound::new(open.digest, self.config.receive_window, self.config.connections_max);
             self.state = State::Running;
+            self.peers = Some(ends);
             self.opened_at = Some(now);
             self.events.push_back(Event::Opened);
+            self.events.push_back(Event::Writable);
         }
         self.accept_due = true;
         Ok(())

@@ -61,8 +61,10 @@ impl Session {
         if matches!(self.state, State::Opening { .. }) {
             self.outbound.grant(accept.receive_window);
             self.state = State::Running;
+            self.peers = Some(ends);
             self.opened_at = Some(now);
             self.events.push_back(Event::Opened);
+            self.events.push_back(Event::Writable);
         }
         Ok(())
     }

@@ -48,6 +48,8 @@ pub struct Session {
     pub(crate) outbound: Outbound,
     pub(crate) inbound: Inbound,
     streams: BTreeMap<StreamId, Ends>,
+    /// The processes between which the session was opened.
+    pub(crate) peers: Option<Ends>,
     streams_ever: u32,
     /// The session's last words.
     control: VecDeque<Bytes>,
@@ -56,6 +58,8 @@ pub struct Session {
     pub(crate) open_due: Option<bool>,
     /// So does an answer to one.
     pub(crate) accept_due: bool,
+    /// So does a progress frame that has nothing to say.
+    greeting_due: bool,
     pub(crate) events: VecDeque<Event>,
     pub(crate) opened_at: Option<Instant>,
     first_connection_at: Option<Instant>,
@@ -78,10 +82,12 @@ impl Session {
             config,
             state,
             streams: BTreeMap::new(),
+            peers: None,
             streams_ever: 0,
             control: VecDeque::new(),
             open_due: None,
             accept_due: false,
+            greeting_due: false,
             events: VecDeque::new(),
             opened_at: None,
             first_connection_at: None,
@@ -101,6 +107,11 @@ impl Session {
         }
         self.streams.insert(stream, ends);
         self.streams_ever += 1;
+        if self.peers.is_some_and(|peers| peers != ends) {
+            // Without this, a side that has nothing to say would wait for a peer that has forgotten it.
+            let text = "the peer gateway restarted and has forgotten the session";
+            return self.fail(Reason::new(ReasonCode::SessionUnknown, text));
+        }
         match self.state {
             State::Opening { .. } => self.say_open(now),
             State::Interrupted { .. } => {
@@ -108,8 +119,9 @@ impl Session {
                     self.open_due = Some(true);
                 }
                 self.state = State::Running;
-                self.inbound.repeat_progress();
+                self.repeat_progress();
                 self.events.push_back(Event::Resumed);
+                self.events.push_back(Event::Writable);
             }
             State::Expecting { .. } | State::Running | State::Finished | State::Failed(_) => {}
         }
@@ -121,11 +133,18 @@ impl Session {
             return;
         }
         self.outbound.stream_lost(stream);
-        self.inbound.repeat_progress();
+        self.repeat_progress();
         if self.streams.is_empty() && matches!(self.state, State::Running) {
             self.state = State::Interrupted { since: now };
             self.events.push_back(Event::Interrupted);
         }
+    }
+
+    /// Says again how everything stands here. A side without connections says that: a peer that has ended the
+    /// session, and whose last word was lost, hears that nobody knows here, and repeats it.
+    fn repeat_progress(&mut self) {
+        self.inbound.repeat_progress();
+        self.greeting_due = !self.inbound.has_progress();
     }
 
     /// Takes a frame of this session that a stream delivered. Where it breaks the protocol or the digest, the
@@ -230,7 +249,7 @@ impl Session {
                 return None;
             }
         }
-        if self.inbound.has_progress() {
+        if std::mem::take(&mut self.greeting_due) || self.inbound.has_progress() {
             return Some(self.inbound.take_progress().to_frame(self.config.session, self.config.epoch));
         }
         self.outbound.next_frame(stream)
@@ -242,7 +261,7 @@ impl Session {
         match self.state {
             State::Opening { .. } | State::Expecting { .. } | State::Failed(_) => unordered,
             State::Running | State::Interrupted { .. } | State::Finished => {
-                unordered || self.inbound.has_progress() || self.outbound.has_frames()
+                unordered || self.greeting_due || self.inbound.has_progress() || self.outbound.has_frames()
             }
         }
     }

@@ -166,6 +166,37 @@ fn openings_that_are_not_answered_do_not_pile_up() {
         pair.source.stream_lost(StreamId(stream - 1), pair.now);
         pair.source.stream_opened(StreamId(stream), ends(2), pair.now);
     }
-    assert!(pair.source.next_frame(StreamId(999)).is_some());
-    assert_eq!(pair.source.next_frame(StreamId(999)), None);
+    let frames = std::iter::from_fn(|| pair.source.next_frame(StreamId(999))).count();
+    assert_eq!(frames, 2, "the opening, and that there is nothing to say");
+}
+
+/// A side that has nothing to send would never hear from a restarted peer that it is forgotten.
+#[test]
+fn a_stream_of_another_process_ends_the_session() {
+    let mut pair = Pair::opened();
+    pair.cut(1);
+    pair.destination.stream_opened(StreamId(2), Ends { dialler: ends(7).acceptor, ..ends(2) }, pair.now);
+    let State::Failed(reason) = pair.destination.state() else { panic!("still waits") };
+    assert_eq!(reason.code, ReasonCode::SessionUnknown);
+}
+
+/// A last word that was lost is asked for again, even by a side without connections.
+#[test]
+fn a_lost_stream_makes_a_silent_side_speak() {
+    let mut pair = Pair::opened();
+    pair.stream(2);
+    pair.cut(1);
+    let frame = pair.destination.next_frame(StreamId(2)).unwrap();
+    assert_eq!(FrameHeader::read(&frame).unwrap().kind, Kind::Progress);
+    assert_eq!(pair.destination.next_frame(StreamId(2)), None);
+}
+
+/// Who waits for room is woken when there is some again, after an interruption too.
+#[test]
+fn opening_and_resuming_make_writable() {
+    let mut pair = Pair::opened();
+    assert!(events(&mut pair.source).contains(&Event::Writable));
+    pair.cut(1);
+    pair.stream(2);
+    assert!(events(&mut pair.source).contains(&Event::Writable));
 }
