@@ -63,6 +63,7 @@ impl Session {
             self.state = State::Running;
             self.peers = Some(ends);
             self.opened_at = Some(now);
+            self.running_since = now;
             self.events.push_back(Event::Opened);
             self.events.push_back(Event::Writable);
         }

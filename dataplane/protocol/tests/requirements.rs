@@ -267,6 +267,7 @@ fn a_session_finishes_when_all_is_verified() {
 fn a_peer_that_has_finished_ends_the_session_well() {
     let finished = Reason::new(ReasonCode::Finished, "this session has finished");
     let mut destination = destination_after(&[connection_open(0), batch(1, b"", b"")]);
+    destination.ingest_end(0, NOW);
     assert_eq!(destination.state(), &State::Running);
     take(&mut destination, A, finished.to_frame(Kind::Refuse, SESSION, 0));
     assert_eq!(destination.state(), &State::Finished);

@@ -200,3 +200,108 @@ fn opening_and_resuming_make_writable() {
     pair.stream(2);
     assert!(events(&mut pair.source).contains(&Event::Writable));
 }
+
+/// The destination knows one connection, which has ended; the frame that opens another is still on its way.
+#[test]
+fn the_source_decides_that_a_session_has_finished() {
+    let mut pair = Pair::opened();
+    pair.source.open_connection("main", pair.now).unwrap();
+    pair.carry(1);
+    pair.stream(2);
+    pair.source.open_connection("late", pair.now).unwrap();
+    let opening = pair.source.next_frame(StreamId(2)).unwrap();
+    pair.source.ingest_end(0, pair.now);
+    pair.destination.ingest_end(0, pair.now);
+    pair.carry(1);
+    assert_eq!(pair.destination.state(), &State::Running);
+    deliver(&mut pair.destination, 2, opening, pair.now);
+    pair.source.ingest_end(1, pair.now);
+    pair.destination.ingest_end(1, pair.now);
+    pair.carry(1);
+    assert_eq!((pair.source.state(), pair.destination.state()), (&State::Finished, &State::Finished));
+    assert_eq!((pair.source.digest_equal(), pair.destination.digest_equal()), (Some(true), Some(true)));
+}
+
+/// A session with one connection that has ended in both directions, except that one side has not heard of it.
+fn nearly_finished() -> Pair {
+    let mut pair = Pair::opened();
+    pair.source.open_connection("main", pair.now).unwrap();
+    write(&mut pair.source, 0, b"guest", pair.now);
+    pair.carry(1);
+    pair.drain(0);
+    write(&mut pair.destination, 0, b"answer", pair.now);
+    pair.source.ingest_end(0, pair.now);
+    pair.destination.ingest_end(0, pair.now);
+    pair
+}
+
+/// The destination finished by itself, the source's hypervisor is slow to take the last bytes.
+#[test]
+fn a_peer_that_finished_first_is_not_a_failure() {
+    let mut pair = nearly_finished();
+    pair.carry(1);
+    let finished = Reason::new(ReasonCode::Finished, "this session has finished");
+    deliver(&mut pair.source, 1, finished.to_frame(Kind::Refuse, SESSION, 0), pair.now);
+    assert_eq!(pair.source.state(), &State::Running);
+    pair.source.stream_lost(StreamId(1), pair.now);
+    pair.source.tick(at(1_000_000));
+    pair.drain(0);
+    assert_eq!((pair.source.state(), pair.source.digest_equal()), (&State::Finished, Some(true)));
+}
+
+/// The source's last word is lost, and it has forgotten the session: the destination misses nothing.
+#[test]
+fn a_lost_last_word_is_not_a_failure() {
+    let mut pair = nearly_finished();
+    pair.carry(1);
+    pair.drain(0);
+    while let Some(frame) = pair.source.next_frame(StreamId(1)) {
+        if FrameHeader::read(&frame).unwrap().kind != Kind::Refuse {
+            deliver(&mut pair.destination, 1, frame, pair.now);
+        }
+    }
+    assert_eq!((pair.source.state(), pair.destination.state()), (&State::Finished, &State::Running));
+    let deadline = pair.destination.deadline().unwrap();
+    assert_eq!(deadline.since(pair.now), LAST_WORD_TIMEOUT);
+    pair.destination.tick(deadline);
+    assert_eq!(pair.destination.state(), &State::Finished);
+}
+
+/// A destination's hypervisor that thinks for a minute before it closes, after it has read everything, is no
+/// silent peer; nor is a stream that swallows the last frames and is given up later.
+#[test]
+fn a_thoughtful_hypervisor_is_waited_for() {
+    let mut pair = Pair::opened();
+    pair.source.open_connection("main", pair.now).unwrap();
+    pair.source.ingest_end(0, pair.now);
+    pair.carry(1);
+    assert_eq!((pair.source.deadline(), pair.destination.deadline()), (None, None));
+    pair.destination.ingest_end(0, pair.now);
+    let swallowed = pair.destination.next_frame(StreamId(1));
+    assert!(swallowed.is_some());
+    pair.now = at(20_000);
+    pair.destination.tick(pair.now);
+    pair.stream(2);
+    pair.cut(1);
+    pair.carry(2);
+    assert_eq!((pair.source.state(), pair.destination.state()), (&State::Finished, &State::Finished));
+}
+
+/// An outage shorter than the session may wait is not the hypervisor's silence.
+#[test]
+fn the_first_byte_is_not_awaited_while_nobody_reads() {
+    let mut pair = Pair::opened();
+    pair.source.open_connection("main", pair.now).unwrap();
+    pair.carry(1);
+    pair.cut(1);
+    pair.now = at(45_000);
+    pair.source.tick(pair.now);
+    assert!(!pair.source.state().is_over());
+    pair.stream(2);
+    pair.carry(2);
+    pair.source.tick(at(45_000 + 29_999));
+    assert_eq!(pair.source.state(), &State::Running);
+    pair.source.tick(at(45_000 + 30_000));
+    let State::Failed(reason) = pair.source.state() else { panic!("waits for ever") };
+    assert_eq!(reason.code, ReasonCode::Timeout);
+}

@@ -438,6 +438,21 @@ impl Outbound {
         !self.connections.is_empty() && self.connections.keys().all(|connection| self.is_ended(*connection))
     }
 
+    /// Whether any connection exists and every hypervisor here has closed its writing side.
+    pub fn all_closed(&self) -> bool {
+        !self.connections.is_empty() && self.connections.values().all(|sending| sending.ended)
+    }
+
+    /// The peer has finished, so it has verified everything: its last words to that effect were lost.
+    pub fn peer_finished(&mut self) {
+        for sending in self.connections.values_mut() {
+            sending.under_way.clear();
+            sending.verified_frames = sending.frames;
+            sending.verified = sending.position;
+        }
+        self.retained.clear();
+    }
+
     /// Bytes by how they left.
     pub fn bytes(&self) -> SentBytes {
         self.bytes
