@@ -24,6 +24,9 @@ pub struct StreamId(pub u32);
 /// for the frame's own fields, so that a batch which is sent as it is needs no copy.
 pub const INGEST_HEADROOM: usize = FRAME_HEADER_BYTES + BATCH_FIELDS_BYTES + CARRY_BYTES_MAX;
 
+/// Frames that one read may cause: its batch, what it left over and the connection's end.
+const FRAMES_AFTER_A_READ: usize = 3;
+
 /// A buffer that the gateway filled from a hypervisor's socket: [`INGEST_HEADROOM`] free bytes, then bytes read.
 pub trait BatchBuffer {
     /// The whole buffer.
@@ -206,7 +209,8 @@ impl Outbound {
     pub fn read_budget(&self, connection: u16) -> usize {
         let Some(sending) = self.connections.get(&connection) else { return 0 };
         if sending.ended
-            || sending.under_way.len() + sending.verified_under_way.len() >= BATCHES_UNDER_WAY_MAX
+            || sending.under_way.len() + sending.verified_under_way.len() + FRAMES_AFTER_A_READ
+                >= BATCHES_UNDER_WAY_MAX
         {
             return 0;
         }
