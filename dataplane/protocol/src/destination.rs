@@ -6,6 +6,7 @@ use crate::session::{Ends, Role, Session, SessionConfig, State};
 use crate::stream::{Inbound, Outbound};
 use crate::time::Instant;
 use crate::wire::{Accept, Open, Reason, ReasonCode};
+use bytes::Bytes;
 
 impl Session {
     /// A session that waits for the peer to open it.
@@ -47,13 +48,22 @@ impl Session {
                 self.config.connections_max,
             );
             self.state = State::Running;
+            self.peers = Some(ends);
             self.opened_at = Some(now);
+            self.running_since = now;
             self.events.push_back(Event::Opened);
+            self.events.push_back(Event::Writable);
         }
-        let proof = self.config.token.proof("dwcp accept", session, epoch, &ends);
-        let accept = Accept { receive_window: self.config.receive_window, proof: *proof.as_bytes() };
-        self.control.push_back(accept.to_frame(session, epoch));
+        self.accept_due = true;
         Ok(())
+    }
+
+    /// The answer to an opening, on a stream between these ends.
+    pub(crate) fn accept_frame(&self, ends: &Ends) -> Bytes {
+        let config = &self.config;
+        let proof = config.token.proof("dwcp accept", config.session, config.epoch, ends);
+        let accept = Accept { receive_window: config.receive_window, proof: *proof.as_bytes() };
+        accept.to_frame(config.session, config.epoch)
     }
 
     /// The source's hypervisor opened a connection: the way back opens here, the gateway connects.

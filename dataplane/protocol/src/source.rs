@@ -5,6 +5,7 @@ use crate::limits::OPEN_REPEAT;
 use crate::session::{Ends, Role, Session, SessionConfig, State};
 use crate::time::Instant;
 use crate::wire::{Accept, Open, Reason, ReasonCode};
+use bytes::Bytes;
 
 impl Session {
     /// A session that opens itself at the peer as soon as a stream is there.
@@ -14,10 +15,18 @@ impl Session {
         Session::new(config, State::Opening { say_again_at: now.after(OPEN_REPEAT), deadline })
     }
 
-    /// Says on a new stream what this session is (DWCP-10); `resume`: both sides know it already.
-    pub(crate) fn say_open(&mut self, ends: Ends, resume: bool, now: Instant) {
+    /// Opens the session on whichever stream comes first, and again if nobody answers (DWCP-10, DWCP-18).
+    pub(crate) fn say_open(&mut self, now: Instant) {
+        if let State::Opening { say_again_at, .. } = &mut self.state {
+            *say_again_at = now.after(OPEN_REPEAT);
+            self.open_due = Some(false);
+        }
+    }
+
+    /// What opens the session on a stream between these ends; `resume`: both sides know it already.
+    pub(crate) fn open_frame(&self, ends: &Ends, resume: bool) -> Bytes {
         let config = &self.config;
-        let proof = config.token.proof("dwcp open", config.session, config.epoch, &ends);
+        let proof = config.token.proof("dwcp open", config.session, config.epoch, ends);
         let open = Open {
             lanes: config.lanes,
             digest: config.digest,
@@ -27,14 +36,7 @@ impl Session {
             resume,
             proof: *proof.as_bytes(),
         };
-        self.control.push_back(open.to_frame(config.session, config.epoch));
-        self.say_open_later(now);
-    }
-
-    pub(crate) fn say_open_later(&mut self, now: Instant) {
-        if let State::Opening { say_again_at, .. } = &mut self.state {
-            *say_again_at = now.after(OPEN_REPEAT);
-        }
+        open.to_frame(config.session, config.epoch)
     }
 
     /// The peer agreed (DWCP-11). A repeated answer to a repeated opening is no news.
@@ -59,8 +61,11 @@ impl Session {
         if matches!(self.state, State::Opening { .. }) {
             self.outbound.grant(accept.receive_window);
             self.state = State::Running;
+            self.peers = Some(ends);
             self.opened_at = Some(now);
+            self.running_since = now;
             self.events.push_back(Event::Opened);
+            self.events.push_back(Event::Writable);
         }
         Ok(())
     }

@@ -180,10 +180,11 @@ fn an_opening_said_twice_opens_once() {
     source.stream_opened(A, ENDS, NOW);
     destination.stream_opened(A, ENDS, NOW);
     let open = source.next_frame(A).unwrap();
-    take(&mut destination, A, open.clone());
-    take(&mut destination, A, open);
-    assert_eq!(destination.config().lanes, 9);
-    assert_eq!(carry(&mut destination, &mut source, A), [Kind::Accept, Kind::Accept]);
+    for _ in 0..2 {
+        take(&mut destination, A, open.clone());
+        assert_eq!(destination.config().lanes, 9);
+        assert_eq!(carry(&mut destination, &mut source, A), [Kind::Accept]);
+    }
     let mut opened = 0;
     while let Some(event) = source.next_event() {
         opened += usize::from(event == Event::Opened);
@@ -266,6 +267,7 @@ fn a_session_finishes_when_all_is_verified() {
 fn a_peer_that_has_finished_ends_the_session_well() {
     let finished = Reason::new(ReasonCode::Finished, "this session has finished");
     let mut destination = destination_after(&[connection_open(0), batch(1, b"", b"")]);
+    destination.ingest_end(0, NOW);
     assert_eq!(destination.state(), &State::Running);
     take(&mut destination, A, finished.to_frame(Kind::Refuse, SESSION, 0));
     assert_eq!(destination.state(), &State::Finished);

@@ -7,6 +7,9 @@
 //!                                     └──all ended, all verified──▶ Finished
 //! ```
 //!
+//! The source's side decides that a session has finished, because only it knows which connections there are: one
+//! may have been opened whose first frame is still on its way while all that the destination knows have ended.
+//!
 //! [`crate::source`] and [`crate::destination`] hold what differs between the two sides: who opens, and who
 //! connects to a hypervisor when. Everything else is the same in both directions, and is here.
 
@@ -48,13 +51,28 @@ pub struct Session {
     pub(crate) outbound: Outbound,
     pub(crate) inbound: Inbound,
     streams: BTreeMap<StreamId, Ends>,
+    /// The processes between which the session was opened.
+    pub(crate) peers: Option<Ends>,
     streams_ever: u32,
-    /// Unordered frames that wait for a stream: few, and each replaces what it repeats.
-    pub(crate) control: VecDeque<Bytes>,
+    /// The session's last words.
+    control: VecDeque<Bytes>,
+    /// An opening waits for a stream; whether it takes a session up again. It is made for the stream that takes it,
+    /// because its proof is good between that stream's ends only.
+    pub(crate) open_due: Option<bool>,
+    /// So does an answer to one.
+    pub(crate) accept_due: bool,
+    /// So does a progress frame that has nothing to say.
+    greeting_due: bool,
     pub(crate) events: VecDeque<Event>,
     pub(crate) opened_at: Option<Instant>,
     first_connection_at: Option<Instant>,
     ended_here_at: Option<Instant>,
+    /// When the session was opened or last resumed.
+    pub(crate) running_since: Instant,
+    /// When the peer last said anything.
+    heard_at: Instant,
+    /// The peer has finished: it needs nothing more, and nothing more will come from it.
+    peer_finished: bool,
     connections: u16,
     received_bytes: u64,
     held: bool,
@@ -64,18 +82,28 @@ impl Session {
     /// A session that is neither opened nor expected yet, `state` says which it is to be.
     pub(crate) fn new(config: SessionConfig, state: State) -> Self {
         let pages = (config.role == Role::Source).then_some((config.codec, config.lanes));
+        let mut outbound = Outbound::new(config.session, config.epoch, config.digest, pages);
+        // The peer has not said yet what it reserves; a hypervisor may connect before it does.
+        outbound.grant(0);
         Session {
-            outbound: Outbound::new(config.session, config.epoch, config.digest, pages),
+            outbound,
             inbound: Inbound::new(config.digest, config.lanes, config.receive_window, config.connections_max),
             config,
             state,
             streams: BTreeMap::new(),
+            peers: None,
             streams_ever: 0,
             control: VecDeque::new(),
+            open_due: None,
+            accept_due: false,
+            greeting_due: false,
             events: VecDeque::new(),
             opened_at: None,
             first_connection_at: None,
             ended_here_at: None,
+            running_since: Instant::START,
+            heard_at: Instant::START,
+            peer_finished: false,
             connections: 0,
             received_bytes: 0,
             held: false,
@@ -91,15 +119,28 @@ impl Session {
         }
         self.streams.insert(stream, ends);
         self.streams_ever += 1;
+        if self.peers.is_some_and(|peers| peers != ends) {
+            if self.nothing_missing() {
+                return self.finish();
+            }
+            if self.peer_finished {
+                return;
+            }
+            // Without this, a side that has nothing to say would wait for a peer that has forgotten it.
+            let text = "the peer gateway restarted and has forgotten the session";
+            return self.fail(Reason::new(ReasonCode::SessionUnknown, text));
+        }
         match self.state {
-            State::Opening { .. } => self.say_open(ends, false, now),
+            State::Opening { .. } => self.say_open(now),
             State::Interrupted { .. } => {
                 if self.config.role == Role::Source {
-                    self.say_open(ends, true, now);
+                    self.open_due = Some(true);
                 }
                 self.state = State::Running;
-                self.inbound.repeat_progress();
+                (self.running_since, self.heard_at) = (now, now);
+                self.repeat_progress();
                 self.events.push_back(Event::Resumed);
+                self.events.push_back(Event::Writable);
             }
             State::Expecting { .. } | State::Running | State::Finished | State::Failed(_) => {}
         }
@@ -111,11 +152,18 @@ impl Session {
             return;
         }
         self.outbound.stream_lost(stream);
-        self.inbound.repeat_progress();
+        self.repeat_progress();
         if self.streams.is_empty() && matches!(self.state, State::Running) {
             self.state = State::Interrupted { since: now };
             self.events.push_back(Event::Interrupted);
         }
+    }
+
+    /// Says again how everything stands here. A side without connections says that: a peer that has ended the
+    /// session, and whose last word was lost, hears that nobody knows here, and repeats it.
+    fn repeat_progress(&mut self) {
+        self.inbound.repeat_progress();
+        self.greeting_due = !self.inbound.has_progress();
     }
 
     /// Takes a frame of this session that a stream delivered. Where it breaks the protocol or the digest, the
@@ -125,6 +173,7 @@ impl Session {
             return;
         }
         self.received_bytes += frame.len() as u64;
+        self.heard_at = now;
         if let Err(reason) = self.take(stream, header, frame, now) {
             self.fail(reason);
         }
@@ -159,9 +208,11 @@ impl Session {
             }
             Kind::Refuse => {
                 let reason = Reason::read(payload)?;
-                // The peer has finished and forgotten; what is missing here is only its last acknowledgement.
-                if reason.code == ReasonCode::Finished && self.inbound.all_ended() {
-                    self.finish();
+                // What is missing here is only the last acknowledgement, and perhaps that the hypervisor here has
+                // not taken everything.
+                if reason.code == ReasonCode::Finished && self.inbound.all_received() && self.outbound.all_closed() {
+                    self.outbound.peer_finished();
+                    self.peer_finished = true;
                     return Ok(());
                 }
                 Err(Reason::new(
@@ -171,7 +222,6 @@ impl Session {
             }
             Kind::Fail => {
                 let reason = Reason::read(payload)?;
-                self.control.clear();
                 Err(Reason::new(reason.code, format!("the peer gateway ended the session: {}", reason.text)))
             }
             Kind::Progress => {
@@ -205,11 +255,15 @@ impl Session {
 
     /// The next frame that `stream` should carry; `None`: nothing waits, or the stream is not this session's.
     pub fn next_frame(&mut self, stream: StreamId) -> Option<Bytes> {
-        if !self.streams.contains_key(&stream) {
-            return None;
-        }
+        let ends = *self.streams.get(&stream)?;
         if let Some(frame) = self.control.pop_front() {
             return Some(frame);
+        }
+        if let Some(resume) = self.open_due.take() {
+            return Some(self.open_frame(&ends, resume));
+        }
+        if std::mem::take(&mut self.accept_due) {
+            return Some(self.accept_frame(&ends));
         }
         if self.state.is_over() || matches!(self.state, State::Opening { .. } | State::Expecting { .. }) {
             // What is left to say after a session's end was in `control`; but a finished side still acknowledges.
@@ -217,7 +271,7 @@ impl Session {
                 return None;
             }
         }
-        if self.inbound.has_progress() {
+        if std::mem::take(&mut self.greeting_due) || self.inbound.has_progress() {
             return Some(self.inbound.take_progress().to_frame(self.config.session, self.config.epoch));
         }
         self.outbound.next_frame(stream)
@@ -225,10 +279,11 @@ impl Session {
 
     /// Whether a frame waits for a stream.
     pub fn has_frames(&self) -> bool {
+        let unordered = !self.control.is_empty() || self.open_due.is_some() || self.accept_due;
         match self.state {
-            State::Opening { .. } | State::Expecting { .. } | State::Failed(_) => !self.control.is_empty(),
+            State::Opening { .. } | State::Expecting { .. } | State::Failed(_) => unordered,
             State::Running | State::Interrupted { .. } | State::Finished => {
-                !self.control.is_empty() || self.inbound.has_progress() || self.outbound.has_frames()
+                unordered || self.greeting_due || self.inbound.has_progress() || self.outbound.has_frames()
             }
         }
     }
@@ -296,6 +351,7 @@ impl Session {
         }
         self.held = self.must_hold();
         let frame = reason.to_frame(Kind::Fail, self.config.session, self.config.epoch);
+        (self.open_due, self.accept_due) = (None, false);
         self.control.clear();
         self.control.push_back(frame);
         self.state = State::Failed(reason.clone());
@@ -303,19 +359,51 @@ impl Session {
     }
 
     fn finish(&mut self) {
-        if !self.state.is_over() {
-            self.state = State::Finished;
-            self.events.push_back(Event::Finished);
+        if self.state.is_over() {
+            return;
         }
+        self.state = State::Finished;
+        self.events.push_back(Event::Finished);
+        if self.config.role == Role::Source && !self.peer_finished {
+            let reason = Reason::new(ReasonCode::Finished, "the session has ended, and well");
+            self.control.push_back(reason.to_frame(Kind::Refuse, self.config.session, self.config.epoch));
+        }
+    }
+
+    /// Whether every known connection has ended in both directions, and both sides have said so.
+    fn nothing_missing(&self) -> bool {
+        self.inbound.all_ended() && self.outbound.all_ended()
     }
 
     /// Looks whether the session has come to its good end.
     fn settle(&mut self, now: Instant) {
-        if matches!(self.state, State::Running | State::Interrupted { .. }) && self.inbound.all_ended() {
+        if !matches!(self.state, State::Running | State::Interrupted { .. }) || !self.inbound.all_ended() {
+            return;
+        }
+        if self.outbound.all_ended() && (self.config.role == Role::Source || self.peer_finished) {
+            self.finish();
+        } else if self.outbound.all_closed() {
             self.ended_here_at.get_or_insert(now);
-            if self.outbound.all_ended() {
-                self.finish();
-            }
+        }
+    }
+
+    /// When a side whose hypervisors are all done stops waiting for its peer's last word. Where only the peer's
+    /// agreement is missing, soon; where bytes are unverified, a stream may have died unnoticed: as long as an
+    /// outage may last.
+    fn last_word_deadline(&self) -> Option<Instant> {
+        let since = self.ended_here_at?.max(self.heard_at);
+        if self.nothing_missing() {
+            return Some(since.after(LAST_WORD_TIMEOUT));
+        }
+        let running = matches!(self.state, State::Running);
+        running.then(|| since.after(LAST_WORD_TIMEOUT.max(self.config.outage)))
+    }
+
+    /// When a session without streams gives up. Without need of its peer it does not.
+    fn outage_deadline(&self) -> Option<Instant> {
+        match self.state {
+            State::Interrupted { since } if !self.peer_finished => Some(since.after(self.outage())),
+            _ => None,
         }
     }
 
@@ -361,16 +449,21 @@ impl Session {
         let state = match self.state {
             State::Opening { say_again_at, deadline } => Some(deadline.min(say_again_at)),
             State::Expecting { deadline } => Some(deadline),
-            State::Interrupted { since } => Some(since.after(self.outage())),
+            State::Interrupted { .. } => self.outage_deadline(),
             State::Running | State::Finished | State::Failed(_) => None,
         };
-        let last_word = self.ended_here_at.map(|at| at.after(LAST_WORD_TIMEOUT));
-        [state, last_word, self.first_byte_deadline(), self.outbound.deadline()].into_iter().flatten().min()
+        [state, self.last_word_deadline(), self.first_byte_deadline(), self.outbound.deadline()].into_iter().flatten().min()
     }
 
+    /// When a source's hypervisor that connected has to have sent something. Only while it is read from: not before
+    /// the session is open, nor while it has no stream.
     fn first_byte_deadline(&self) -> Option<Instant> {
-        let waits = self.config.role == Role::Source && !self.outbound.any_delivered();
-        self.first_connection_at.filter(|_| waits).map(|at| at.after(FIRST_BYTE_TIMEOUT))
+        let waits = self.config.role == Role::Source
+            && matches!(self.state, State::Running)
+            && !self.outbound.any_delivered()
+            && !self.outbound.all_closed();
+        let since = self.first_connection_at.filter(|_| waits)?.max(self.running_since);
+        Some(since.after(FIRST_BYTE_TIMEOUT))
     }
 
     /// Does what has become due.
@@ -387,18 +480,16 @@ impl Session {
                 self.fail(Reason::new(ReasonCode::Timeout, text));
             }
             State::Opening { say_again_at, .. } if due(say_again_at) => {
-                if let Some(ends) = self.streams.values().next().copied() {
-                    self.control.clear();
-                    self.say_open(ends, false, now);
-                } else {
-                    self.say_open_later(now);
-                }
+                self.say_open(now);
             }
             State::Expecting { deadline } if due(deadline) => {
                 let text = "the peer gateway did not open the session in time; no byte arrived";
                 self.fail(Reason::new(ReasonCode::Timeout, text));
             }
-            State::Interrupted { since } if due(since.after(self.outage())) => {
+            State::Interrupted { since } if self.outage_deadline().is_some_and(due) => {
+                if self.nothing_missing() {
+                    return self.finish();
+                }
                 let text =
                     format!("no stream to the peer gateway for {:.1} s", now.since(since).as_secs_f64());
                 self.fail(Reason::new(ReasonCode::Outage, text));
@@ -412,7 +503,11 @@ impl Session {
             );
             self.fail(Reason::new(ReasonCode::Timeout, text));
         }
-        if self.ended_here_at.is_some_and(|at| due(at.after(LAST_WORD_TIMEOUT))) && self.inbound.all_ended() {
+        if self.last_word_deadline().is_some_and(due) {
+            // The source has confirmed every byte; where it cannot be asked any more, that is enough.
+            if self.nothing_missing() {
+                return self.finish();
+            }
             let text = "every connection ended here, but the peer gateway did not confirm the last bytes";
             self.fail(Reason::new(ReasonCode::Timeout, text));
         }

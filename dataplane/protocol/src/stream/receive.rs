@@ -342,6 +342,12 @@ impl Inbound {
         self.connections.get(&connection).is_some_and(Receiving::is_ended)
     }
 
+    /// Whether any connection exists and the end of every one has been verified; a hypervisor may still have to
+    /// take its last bytes.
+    pub fn all_received(&self) -> bool {
+        !self.connections.is_empty() && self.connections.values().all(|receiving| receiving.ended)
+    }
+
     /// Whether any connection exists and every one has ended.
     pub fn all_ended(&self) -> bool {
         !self.connections.is_empty() && self.connections.values().all(Receiving::is_ended)

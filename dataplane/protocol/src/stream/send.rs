@@ -29,6 +29,9 @@ pub struct StreamId(pub u32);
 /// for the frame's own fields, so that a batch which is sent as it is needs no copy.
 pub const INGEST_HEADROOM: usize = FRAME_HEADER_BYTES + BATCH_FIELDS_BYTES + CARRY_BYTES_MAX;
 
+/// Frames that one read may cause: its batch, what it left over and the connection's end.
+const FRAMES_AFTER_A_READ: usize = 3;
+
 /// A buffer that the gateway filled from a hypervisor's socket: [`INGEST_HEADROOM`] free bytes, then bytes read.
 pub trait BatchBuffer {
     /// The whole buffer.
@@ -242,7 +245,8 @@ impl Outbound {
     pub fn read_budget(&self, connection: u16) -> usize {
         let Some(sending) = self.connections.get(&connection) else { return 0 };
         if sending.ended
-            || sending.under_way.len() + sending.verified_under_way.len() >= BATCHES_UNDER_WAY_MAX
+            || sending.under_way.len() + sending.verified_under_way.len() + FRAMES_AFTER_A_READ
+                >= BATCHES_UNDER_WAY_MAX
         {
             return 0;
         }
@@ -562,6 +566,21 @@ impl Outbound {
     /// Whether any connection exists and every one has ended.
     pub fn all_ended(&self) -> bool {
         !self.connections.is_empty() && self.connections.keys().all(|connection| self.is_ended(*connection))
+    }
+
+    /// Whether any connection exists and every hypervisor here has closed its writing side.
+    pub fn all_closed(&self) -> bool {
+        !self.connections.is_empty() && self.connections.values().all(|sending| sending.ended)
+    }
+
+    /// The peer has finished, so it has verified everything: its last words to that effect were lost.
+    pub fn peer_finished(&mut self) {
+        for sending in self.connections.values_mut() {
+            sending.under_way.clear();
+            sending.verified_frames = sending.frames;
+            sending.verified = sending.position;
+        }
+        self.retained.clear();
     }
 
     /// Bytes by how they left.

@@ -58,6 +58,10 @@ impl Open {
         if connections_max == 0 || connections_max > CONNECTIONS_MAX {
             return Err(WireError::Value("connections_max"));
         }
+        // Nothing would ever cross.
+        if receive_window == 0 {
+            return Err(WireError::Value("receive_window"));
+        }
         if flags & !3 != 0 || reserved != 0 {
             return Err(WireError::Value("flags"));
         }
@@ -90,6 +94,9 @@ impl Accept {
         let mut cursor = Cursor::new(payload);
         let accept = Accept { receive_window: cursor.u64()?, proof: cursor.array()? };
         cursor.end()?;
+        if accept.receive_window == 0 {
+            return Err(WireError::Value("receive_window"));
+        }
         Ok(accept)
     }
 }
@@ -405,7 +412,7 @@ mod tests {
         #[test]
         fn open_round_trip(
             lanes in 1..=LANES_MAX, digest: bool, resume: bool, connections_max in 1..=CONNECTIONS_MAX,
-            receive_window: u64, outage_ms: u32, proof: [u8; 32]
+            receive_window in 1..=u64::MAX, outage_ms: u32, proof: [u8; 32]
         ) {
             let open = Open { lanes, digest, connections_max, receive_window, outage_ms, resume, proof };
             prop_assert_eq!(Open::read(payload(&open.to_frame(1, 2))), Ok(open));
@@ -447,6 +454,26 @@ mod tests {
         let mut bytes = BatchFields { position: 1 << 60, length: 0, digest: [0; 32] }.to_bytes();
         bytes[8..12].copy_from_slice(&u32::MAX.to_le_bytes());
         assert_eq!(BatchFields::take(&mut Cursor::new(&bytes)), Err(WireError::Length(u64::from(u32::MAX))));
+    }
+
+    #[test]
+    fn a_peer_that_reserves_nothing_is_refused() {
+        let accept = |receive_window| Accept { receive_window, proof: [1; 32] };
+        assert_eq!(Accept::read(payload(&accept(1).to_frame(1, 0))), Ok(accept(1)));
+        assert_eq!(
+            Accept::read(payload(&accept(0).to_frame(1, 0))),
+            Err(WireError::Value("receive_window"))
+        );
+        let open = Open {
+            lanes: 1,
+            digest: true,
+            connections_max: 1,
+            receive_window: 0,
+            outage_ms: 0,
+            resume: false,
+            proof: [1; 32],
+        };
+        assert_eq!(Open::read(payload(&open.to_frame(1, 0))), Err(WireError::Value("receive_window")));
     }
 
     #[test]
