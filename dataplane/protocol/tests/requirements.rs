@@ -1,4 +1,5 @@
 //! The requirements of `docs/spec/dwcp.md` that two whole sessions show: each test names those it shows.
+//! Those of the page codec (DWCP-50 to DWCP-52) are shown beside it, in `src/page`.
 
 use bytes::Bytes;
 use novacron_protocol::event::Event;

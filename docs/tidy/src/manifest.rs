@@ -22,7 +22,8 @@ pub fn check(path: &str, text: &str, workspace: &str) -> Vec<Finding> {
     // A workspace of its own (the fuzz targets) inherits nothing.
     let own_workspace = manifest.contains_key("workspace");
     let licence = package.get("license");
-    if !inherited(licence) && !(own_workspace && licence.and_then(Value::as_str) == Some(LICENCE)) {
+    let licensed = inherited(licence) || own_workspace && licence.and_then(Value::as_str) == Some(LICENCE);
+    if !licensed {
         findings.push(Finding::on(path, "say `license.workspace = true`"));
     }
     if own_workspace {

@@ -89,7 +89,7 @@ fn fill<T: Transport>(peer: &Peer, stream: &Stream, transport: &mut T) {
     }
 }
 
-/// Takes a frame to its session. An error: what came is not DWCP, and nothing after it can be trusted.
+/// Takes a frame to its session. An error: what came is no frame, and nothing after it can be trusted.
 fn dispatch(shard: &Rc<Shard>, peer: &Rc<Peer>, stream: &Stream, frame: Bytes) -> Result<(), CloseReason> {
     let header = FrameHeader::read(&frame).map_err(|error| {
         tracing::warn!(peer = %peer.name, %error, "stream closed: its frames cannot be read; sessions go on elsewhere");
