@@ -16,9 +16,10 @@ use crate::control::Answer;
 use crate::limits::{PEERS_MAX, SHARD_COMMANDS_MAX, STREAM_QUEUE_BYTES};
 use crate::registry::Registry;
 use novacron_control_api::{
-    Endpoint, ErrorCode, RpcError, SessionOpen, SessionOptions, SessionRecord, SessionSide,
+    Codec, Endpoint, ErrorCode, RpcError, SessionOpen, SessionOptions, SessionRecord, SessionSide,
 };
-use novacron_protocol::limits::FRAME_PAYLOAD_MAX;
+use novacron_protocol::limits::{FRAME_PAYLOAD_MAX, ZSTD_LEVEL_MAX};
+use novacron_protocol::page::policy::Mode;
 use novacron_protocol::session::{Role, Session, SessionConfig, Token};
 use novacron_protocol::stream::StreamId;
 use novacron_protocol::wire::{Identity, Reason, ReasonCode};
@@ -142,6 +143,8 @@ fn session_config(open: &SessionOpen) -> SessionConfig {
         SessionSide::Destination { .. } => Role::Destination,
     };
     let SessionOptions {
+        codec,
+        level,
         lanes,
         digest,
         outage_ms,
@@ -155,10 +158,22 @@ fn session_config(open: &SessionOpen) -> SessionConfig {
     config.lanes = lanes as u16;
     config.connections_max = connections_max as u16;
     config.digest = digest;
+    config.codec = codec_mode(codec, level);
     config.outage = Duration::from_millis(outage_ms);
     config.open_timeout = Duration::from_millis(open_timeout_ms);
     config.destination_may_start = destination_may_start;
     config
+}
+
+/// What a caller's words for a codec mean.
+fn codec_mode(codec: Codec, level: u32) -> Mode {
+    let level = i32::try_from(level).unwrap_or(ZSTD_LEVEL_MAX).min(ZSTD_LEVEL_MAX);
+    match codec {
+        Codec::Adaptive => Mode::Adaptive { level },
+        Codec::None => Mode::None,
+        Codec::Lz4 => Mode::Lz4,
+        Codec::Zstd => Mode::Zstd { level },
+    }
 }
 
 /// Opens a source's session.

@@ -210,7 +210,10 @@ impl Session {
                 let reason = Reason::read(payload)?;
                 // What is missing here is only the last acknowledgement, and perhaps that the hypervisor here has
                 // not taken everything.
-                if reason.code == ReasonCode::Finished && self.inbound.all_received() && self.outbound.all_closed() {
+                if reason.code == ReasonCode::Finished
+                    && self.inbound.all_received()
+                    && self.outbound.all_closed()
+                {
                     self.outbound.peer_finished();
                     self.peer_finished = true;
                     return Ok(());
@@ -452,7 +455,10 @@ impl Session {
             State::Interrupted { .. } => self.outage_deadline(),
             State::Running | State::Finished | State::Failed(_) => None,
         };
-        [state, self.last_word_deadline(), self.first_byte_deadline(), self.outbound.deadline()].into_iter().flatten().min()
+        [state, self.last_word_deadline(), self.first_byte_deadline(), self.outbound.deadline()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// When a source's hypervisor that connected has to have sent something. Only while it is read from: not before

@@ -323,7 +323,11 @@ fn slivers_stay_below_the_bound_of_frames_under_way() {
     }
     pair.source.ingest_end(0, pair.now);
     let mut frames = Vec::from_iter(std::iter::from_fn(|| pair.source.next_frame(StreamId(1))));
-    assert!((BATCHES_UNDER_WAY_MAX - 8..=BATCHES_UNDER_WAY_MAX + 1).contains(&frames.len()), "{}", frames.len());
+    assert!(
+        (BATCHES_UNDER_WAY_MAX - 8..=BATCHES_UNDER_WAY_MAX + 1).contains(&frames.len()),
+        "{}",
+        frames.len()
+    );
     // All of them before the opening of the connection: the furthest ahead that they can be.
     frames.rotate_left(1);
     for frame in frames {

@@ -460,10 +460,7 @@ mod tests {
     fn a_peer_that_reserves_nothing_is_refused() {
         let accept = |receive_window| Accept { receive_window, proof: [1; 32] };
         assert_eq!(Accept::read(payload(&accept(1).to_frame(1, 0))), Ok(accept(1)));
-        assert_eq!(
-            Accept::read(payload(&accept(0).to_frame(1, 0))),
-            Err(WireError::Value("receive_window"))
-        );
+        assert_eq!(Accept::read(payload(&accept(0).to_frame(1, 0))), Err(WireError::Value("receive_window")));
         let open = Open {
             lanes: 1,
             digest: true,
