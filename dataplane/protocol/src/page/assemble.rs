@@ -174,7 +174,7 @@ impl Assembler {
     /// entry a lane of the session, empty where the batch has no part on that lane.
     ///
     /// After an error `out` holds nothing. The result is exactly `batch_len` bytes, and every body and literal was
-    /// used; whether it is what the source wrote is for the batch's digest to say.
+    /// used (DWCP-51); whether it is what the source wrote is for the batch's digest to say.
     pub fn assemble(
         &mut self,
         index: &[u8],
@@ -387,6 +387,7 @@ mod tests {
         assert_eq!(assemble(&index(&ops, b"abc"), &[&bodies], batch.len()).unwrap(), batch);
     }
 
+    // DWCP-51
     #[test]
     fn every_disagreement_is_an_error() {
         let body = [5u8; 4096];
@@ -427,6 +428,7 @@ mod tests {
         assert!(matches!(assemble(&page[..15], &[&body], 4096), Err(IndexError::Short { .. })));
     }
 
+    // DWCP-51
     #[test]
     fn bodies_are_counted_by_lane() {
         let ops =

@@ -15,7 +15,7 @@ pub enum Codec {
     Raw,
     /// 1: one lz4 block, without a frame.
     Lz4,
-    /// 2: zstd frames that carry their content size.
+    /// 2: one zstd frame that carries its content size.
     Zstd,
 }
 
@@ -203,10 +203,13 @@ impl Decompressor {
                 decompress_to_buffer(encoded, i32::try_from(decoded).ok(), out).map_err(|_| corrupt)?
             }
             Codec::Zstd => {
-                // Refused before any work if the frame itself says another length.
+                // Refused before any work: another length than declared, or more than one frame.
                 match zstd_safe::get_frame_content_size(encoded) {
                     Ok(Some(size)) if size == decoded as u64 => {}
                     _ => return Err(corrupt),
+                }
+                if zstd_safe::find_frame_compressed_size(encoded) != Ok(encoded.len()) {
+                    return Err(corrupt);
                 }
                 self.zstd.decompress(out, encoded).map_err(|_| corrupt)?
             }
@@ -250,6 +253,7 @@ mod tests {
         assert_eq!(compressor.append(&text(1, 65536), Effort::Raw, &mut out), Codec::Raw);
     }
 
+    // DWCP-50
     #[test]
     fn another_length_than_declared_is_refused() {
         let (mut compressor, mut decompressor) = (Compressor::new(), Decompressor::new());
@@ -264,6 +268,19 @@ mod tests {
         }
         let too_long = &mut vec![0; BATCH_LEN_MAX + 1];
         assert!(matches!(decompressor.decode(Codec::Lz4, &[0], too_long), Err(BlockError::TooLong { .. })));
+    }
+
+    // DWCP-50
+    #[test]
+    fn a_second_zstd_frame_is_refused() {
+        let (mut compressor, mut decompressor) = (Compressor::new(), Decompressor::new());
+        let mut encoded = Vec::new();
+        compressor.append(&[7; 8192], Effort::Zstd { level: 1 }, &mut encoded);
+        decompressor.decode(Codec::Zstd, &encoded, &mut [0; 8192]).unwrap();
+        // A skippable frame (RFC 8878, 3.1.2) of no bytes.
+        encoded.extend_from_slice(&[0x50, 0x2a, 0x4d, 0x18, 0, 0, 0, 0]);
+        let corrupt = BlockError::Corrupt { codec: Codec::Zstd, decoded: 8192 };
+        assert_eq!(decompressor.decode(Codec::Zstd, &encoded, &mut [0; 8192]), Err(corrupt));
     }
 
     #[test]

@@ -188,7 +188,7 @@ impl BatchEncoder {
         tally.encoded_bytes = out.index.len() as u64;
         self.write_parts(input, effort, out, &mut tally);
         out.tally = tally;
-        // Less than a sixty-fourth saved is not worth the far side's work.
+        // DWCP-52; and less than a sixty-fourth saved is not worth the far side's work.
         if tally.encoded_bytes as usize + input.len() / 64 >= input.len() {
             return Choice::Raw(RawReason::Fruitless);
         }
@@ -375,6 +375,7 @@ pub(super) mod tests {
         }
     }
 
+    // DWCP-52
     #[test]
     fn what_does_not_pay_is_carried_as_it_is() {
         let (mut encoder, mut out) = (BatchEncoder::new(4), EncodedBatch::default());

@@ -4,11 +4,13 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LaneId(pub u16);
 
-/// Bytes of consecutive guest memory that one lane owns: 16 pages.
+/// Bytes of consecutive guest memory that one lane owns: 64 pages.
 ///
-/// Small enough that a sequential pass over memory keeps all lanes busy within one batch's worth of pages; large
-/// enough that neighbouring pages, which resemble each other, are compressed together.
-pub const LANE_REGION_BYTES: u64 = 64 * 1024;
+/// About one batch of a sequential pass, so that consecutive batches keep different lanes busy while neighbouring
+/// pages, which resemble each other, are compressed together. Against 64 KiB this gave 3 % (zstd 1) to 4.5 %
+/// (zstd 3) fewer bytes on a large program's image and half as many parts; 2 MiB would give 1-2 % more, but a lane
+/// would then hold all that is under way.
+pub const LANE_REGION_BYTES: u64 = 256 * 1024;
 
 /// The lane, of `lanes`, that owns the page at `offset` of its RAM block. No lanes count as one.
 ///
@@ -37,7 +39,7 @@ mod tests {
     #[test]
     fn every_lane_gets_its_share_whatever_the_stride() {
         for lanes in [1, 2, 3, 4, 5, 8, 16] {
-            for stride in [64 << 10, 128 << 10, 256 << 10, 1 << 20, 2 << 20, 16 << 20, 1 << 30] {
+            for stride in [256 << 10, 512 << 10, 1 << 20, 2 << 20, 16 << 20, 1 << 30] {
                 let (least, most) = shares(lanes, stride);
                 let fair = 8192 / usize::from(lanes);
                 assert!(least * 10 >= fair * 8, "{lanes} lanes, stride {stride}: {least} of {fair}");
@@ -48,7 +50,7 @@ mod tests {
 
     #[test]
     fn a_region_stays_together_and_extremes_are_in_range() {
-        assert_eq!(lane_of(0x1_0000, 7), lane_of(0x1_ffff, 7));
+        assert_eq!(lane_of(LANE_REGION_BYTES, 7), lane_of(2 * LANE_REGION_BYTES - 1, 7));
         for lanes in [0, 1, 2, u16::MAX] {
             for offset in [0, 1, u64::MAX, u64::MAX / 2] {
                 assert!(lane_of(offset, lanes).0 < lanes.max(1));

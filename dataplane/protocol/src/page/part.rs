@@ -149,7 +149,7 @@ impl LaneDecoder {
     /// Replaces `out` by the bodies of the part `payload`, zero pages included, 4096 bytes each.
     ///
     /// A part of more than `bodies_max` pages (or than a batch can hold) is refused before any allocation or
-    /// decoding. After an error `out` holds nothing.
+    /// decoding (DWCP-50). After an error `out` holds nothing.
     pub fn decode(&mut self, payload: &[u8], bodies_max: usize, out: &mut Vec<u8>) -> Result<(), PartError> {
         let result = self.decode_into(payload, bodies_max, out);
         if result.is_err() {
@@ -240,6 +240,7 @@ mod tests {
         }
     }
 
+    // DWCP-50
     #[test]
     fn bounds_hold_before_any_allocation() {
         let mut decoder = LaneDecoder::new();
@@ -253,6 +254,7 @@ mod tests {
         assert_eq!(out.capacity(), 0);
     }
 
+    // DWCP-50
     #[test]
     fn malformed_parts_are_named() {
         let refused = |bytes: &[u8]| PartHeader::parse(bytes).unwrap_err();
