@@ -1,0 +1,51 @@
+//! Every bound of `novactl`, in one place.
+
+use std::time::Duration;
+
+/// Events kept while an answer is awaited; older ones are dropped, because states are always queried again.
+pub(crate) const QMP_EVENTS_MAX: usize = 256;
+/// Time for QEMU's greeting. A second client of a QMP socket waits in the backlog and gets none.
+pub(crate) const QMP_GREETING: Duration = Duration::from_secs(5);
+/// Time for the answer to any QMP command. QEMU answers from its main loop, which a busy guest can delay.
+pub(crate) const QMP_ANSWER: Duration = Duration::from_secs(15);
+
+/// Looks at a changing hypervisor before its last state is taken as it is.
+pub(crate) const LOOKS_MAX: u32 = 4;
+
+/// Time to connect to and be answered by a gateway, for calls without a deadline of their own.
+pub(crate) const RPC_ANSWER: Duration = Duration::from_secs(5);
+/// Time a gateway may take beyond `open_timeout_ms` to answer `session.open`.
+pub(crate) const RPC_OPEN_MARGIN: Duration = Duration::from_secs(5);
+/// Tries to find a lost gateway's control socket again, one [`WATCH_RETRY_PAUSE`] apart.
+pub(crate) const WATCH_RETRIES: u32 = 5;
+/// Pause between two of those tries.
+pub(crate) const WATCH_RETRY_PAUSE: Duration = Duration::from_millis(400);
+/// Interval of `session.watch`, in milliseconds.
+pub(crate) const WATCH_INTERVAL_MS: u64 = 250;
+
+/// Between two `query-migrate` when no event says that something changed.
+pub(crate) const POLL: Duration = Duration::from_millis(200);
+/// Between two looks at something that is about to change.
+pub(crate) const POLL_SHORT: Duration = Duration::from_millis(5);
+/// How long the destination may take to leave `inmigrate` after the source completed.
+pub(crate) const LOADED_WAIT: Duration = Duration::from_secs(10);
+/// How long a started guest may take to be reported running, and a failed source to run again.
+pub(crate) const RUNNING_WAIT: Duration = Duration::from_secs(10);
+/// How long a cancelled migration may take to reach its final state.
+pub(crate) const CANCEL_WAIT: Duration = Duration::from_secs(30);
+/// How long a QEMU may take to be gone after `quit`.
+pub(crate) const QUIT_WAIT: Duration = Duration::from_secs(10);
+/// How long the other gateway may take to say why a migration failed.
+pub(crate) const REASON_WAIT: Duration = Duration::from_millis(500);
+/// How long the gateways may take to close their books after the guest runs.
+pub(crate) const RECORD_WAIT: Duration = Duration::from_secs(3);
+
+/// Longest journal that is read, in bytes: a header and about ten steps.
+pub(crate) const JOURNAL_BYTES_MAX: u64 = 64 << 10;
+/// Journals of settled migrations that are kept; the oldest go first.
+pub(crate) const JOURNALS_KEPT: usize = 64;
+/// Journals looked at in one directory.
+pub(crate) const JOURNALS_MAX: usize = 10_000;
+
+/// Between two plain progress lines when stderr is no terminal.
+pub(crate) const PROGRESS_LINE: Duration = Duration::from_secs(2);

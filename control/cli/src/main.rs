@@ -1,0 +1,98 @@
+//! `novactl`: what people and scripts type.
+//!
+//! `migrate` moves a running VM through two gateways and `recover` settles what a crash or a cut left; both hold
+//! the hypervisors' QMP sockets and keep promise 2, one guest: never none, never two. The pure table behind it is
+//! [`recover::decide`]; the order of the commit is [`commit`]. The other commands are one call on a gateway each.
+#![forbid(unsafe_code)]
+
+mod args;
+mod commit;
+mod ends;
+mod journal;
+mod limits;
+mod lines;
+mod migrate;
+mod qmp;
+mod recover;
+mod report;
+mod rpc;
+mod sessions;
+mod watch;
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use clap::Parser;
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use args::{Cli, Command, MigrateArgs};
+use report::{EXIT_DONE, EXIT_FAILED, EXIT_REFUSED};
+use rpc::GatewayError;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    ExitCode::from(match &cli.command {
+        Command::Migrate(args) => migrate(args),
+        Command::Recover(args) => {
+            let report = recover::run(args);
+            if args.json {
+                print(&sessions::json(&report));
+            } else {
+                print(&report.sentences());
+            }
+            report.exit()
+        }
+        Command::Sessions(args) => one_call(sessions::list(args)),
+        Command::Show(args) => one_call(sessions::show(args)),
+        Command::Cancel(args) => one_call(sessions::cancel(args)),
+        Command::Info(args) => one_call(sessions::info(args)),
+    })
+}
+
+fn migrate(args: &MigrateArgs) -> u8 {
+    let interrupted = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        // The first one cancels cleanly; a second one, should that take too long, ends the process at once, and
+        // `recover` settles the rest. Registered in this order, so that the first does not count as the second.
+        let registered = signal_hook::flag::register_conditional_default(signal, interrupted.clone())
+            .and_then(|_| signal_hook::flag::register(signal, interrupted.clone()));
+        if let Err(error) = registered {
+            eprintln!("novactl: signals cannot be caught ({error}); nothing was changed");
+            return EXIT_REFUSED;
+        }
+    }
+    let report = migrate::run(args, &interrupted);
+    let sentences = report.sentences(args.state_dir.as_deref());
+    if args.json {
+        print(&(serde_json::to_string(&report).unwrap_or_default() + "\n"));
+        if report.exit() != EXIT_DONE {
+            eprint!("novactl: {sentences}");
+        }
+    } else if report.exit() == EXIT_DONE {
+        print(&sentences);
+    } else {
+        eprint!("novactl: {sentences}");
+    }
+    report.exit()
+}
+
+fn one_call(result: Result<String, GatewayError>) -> u8 {
+    match result {
+        Ok(text) => {
+            print(&text);
+            EXIT_DONE
+        }
+        Err(error) => {
+            eprintln!("novactl: {error}");
+            EXIT_FAILED
+        }
+    }
+}
+
+/// Writes to stdout. A reader that went away (`| head`) is no reason to fail, let alone to panic.
+fn print(text: &str) {
+    let mut stdout = std::io::stdout().lock();
+    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+}

@@ -1,0 +1,152 @@
+//! `sessions`, `show`, `cancel` and `info`: one call each, printed.
+
+use indicatif::HumanBytes;
+use novacron_control_api::{
+    Call, CancelParams, GatewayInfo, SessionList, SessionRecord, SessionRef, SessionState,
+};
+use serde::Serialize;
+
+use crate::args::{GatewayArgs, SessionArgs};
+use crate::rpc::{self, GatewayError};
+
+/// Lists the sessions.
+pub(crate) fn list(args: &GatewayArgs) -> Result<String, GatewayError> {
+    let list: SessionList = rpc::call(&args.gateway, Call::SessionList)?;
+    if args.json {
+        return Ok(json(&list));
+    }
+    let mut text = format!(
+        "{:<16}  {:<11}  {:<11}  {:<10}  {:>9}  {:>11}  {:>11}  LABEL\n",
+        "SESSION", "ROLE", "STATE", "PHASE", "ELAPSED", "GUEST", "WIRE"
+    );
+    for record in &list.sessions {
+        text += &format!(
+            "{}  {:<11}  {:<11}  {:<10}  {:>7} s  {:>11}  {:>11}  {}\n",
+            record.session,
+            word(&record.role),
+            word(&record.state),
+            word(&record.phase),
+            record.elapsed_ms / 1000,
+            HumanBytes(record.guest_bytes).to_string(),
+            HumanBytes(wire(record)).to_string(),
+            printable(&record.label),
+        );
+    }
+    Ok(text)
+}
+
+/// Shows one session.
+pub(crate) fn show(args: &SessionArgs) -> Result<String, GatewayError> {
+    let record = rpc::call(&args.gateway.gateway, Call::SessionGet(SessionRef { session: args.session }))?;
+    Ok(if args.gateway.json { json(&record) } else { describe(&record) })
+}
+
+/// Cancels one session.
+pub(crate) fn cancel(args: &SessionArgs) -> Result<String, GatewayError> {
+    let params = CancelParams { session: args.session, reason: "novactl cancel".into() };
+    let record: SessionRecord = rpc::call(&args.gateway.gateway, Call::SessionCancel(params))?;
+    if args.gateway.json {
+        return Ok(json(&record));
+    }
+    let said = match record.state {
+        SessionState::Finished => "had finished already; nothing was cancelled",
+        SessionState::Failed => {
+            "is cancelled; the source's hypervisor sees its socket close and goes on by itself"
+        }
+        _ => "is being cancelled",
+    };
+    Ok(format!("session {} {said}\n", record.session))
+}
+
+/// Shows the gateway.
+pub(crate) fn info(args: &GatewayArgs) -> Result<String, GatewayError> {
+    let info: GatewayInfo = rpc::call(&args.gateway, Call::GatewayInfo)?;
+    if args.json {
+        return Ok(json(&info));
+    }
+    let listen: Vec<_> = info.listen.iter().map(ToString::to_string).collect();
+    Ok(format!(
+        "version   {}\nwire      {:?}\npid       {}\nshards    {}\nlisten    {}\ndraining  {}\nstarted   {} ({} s ago)\n",
+        info.version,
+        info.wire_versions,
+        info.pid,
+        info.shards,
+        if listen.is_empty() { "nowhere".to_owned() } else { listen.join(" ") },
+        info.draining,
+        info.started_at,
+        info.uptime_ms / 1000,
+    ))
+}
+
+fn describe(record: &SessionRecord) -> String {
+    let endpoint = |endpoint: &Option<novacron_control_api::Endpoint>| {
+        endpoint.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string)
+    };
+    let mut text = format!(
+        "session    {} {}\nrole       {}\nstate      {}\nphase      {}, iteration {}\nopened     {}\nelapsed    {} ms\n\
+         peer       {}\nlisten     {}\nconnect    {}\nstreams    {} open, {} ever\n\
+         guest      {} bytes, {} pages, {} zero\nencoded    {} bytes\nwire       {} bytes sent, {} received\n\
+         rate       {}/s, round trip {} us, window {}\n",
+        record.session,
+        printable(&record.label),
+        word(&record.role),
+        word(&record.state),
+        word(&record.phase),
+        record.iteration,
+        record.opened_at,
+        record.elapsed_ms,
+        endpoint(&record.peer),
+        endpoint(&record.listen),
+        endpoint(&record.connect),
+        record.streams.open,
+        record.streams.ever,
+        record.guest_bytes,
+        record.pages,
+        record.zero_pages,
+        record.encoded_bytes,
+        record.wire_bytes_sent,
+        record.wire_bytes_received,
+        HumanBytes(record.rate_bytes_per_s),
+        record.rtt_us,
+        HumanBytes(record.window_bytes),
+    );
+    if let Some(reason) = &record.reason {
+        text += &format!("reason     {} [{}]\n", printable(&reason.message), reason.code);
+    }
+    for connection in &record.connections {
+        text += &format!(
+            "connection {} {}: {} bytes, {} verified, {} consumed{}\n",
+            connection.connection,
+            word(&connection.direction),
+            connection.position,
+            connection.verified,
+            connection.consumed,
+            if connection.ended { ", ended" } else { "" },
+        );
+    }
+    let digests = match record.digest_equal {
+        Some(true) => "equal on both sides",
+        Some(false) => "DIFFERENT",
+        None => "not compared",
+    };
+    text + &format!("digests    {digests}\n")
+}
+
+fn wire(record: &SessionRecord) -> u64 {
+    record.wire_bytes_sent.saturating_add(record.wire_bytes_received)
+}
+
+/// An enum's name as the wire writes it.
+fn word<T: Serialize>(value: &T) -> String {
+    serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+/// Free text of others, without what would move a terminal's cursor.
+fn printable(text: &str) -> String {
+    text.chars().filter(|letter| !letter.is_control()).collect()
+}
+
+/// Indented JSON, newline included.
+pub(crate) fn json<T: Serialize>(value: &T) -> String {
+    serde_json::to_string_pretty(value).unwrap_or_default() + "\n"
+}
