@@ -52,8 +52,8 @@ pub const STREAMS_MAX: usize = 512;
 /// unwritten. Covers 1 Gbit/s over 100 ms at a compression ratio of 2.5.
 pub const RECEIVE_WINDOW_BYTES: u64 = 32 * 1024 * 1024;
 
-/// Least guest bytes a sender keeps under way: two batches, so that one is read while the other travels.
-pub const SEND_WINDOW_BYTES_MIN: u64 = 2 * BATCH_LEN_MAX as u64;
+/// Fewest guest bytes that a batch is cut to where the path is slow.
+pub const BATCH_BYTES_MIN: u64 = 16 * 1024;
 
 /// Guest bytes that a sender puts under way before it has measured anything.
 pub const SEND_WINDOW_BYTES_START: u64 = 1024 * 1024;
@@ -95,12 +95,12 @@ const _: () = {
     assert!(FRAME_PAYLOAD_MAX > BATCH_LEN_MAX + 1024);
     // What the transport's buffers for a batch hold, header included.
     assert!(FRAME_PAYLOAD_MAX + 32 <= 272 * 1024);
-    assert!(SEND_WINDOW_BYTES_MIN <= SEND_WINDOW_BYTES_START);
+    assert!(2 * BATCH_LEN_MAX as u64 <= SEND_WINDOW_BYTES_START);
     assert!(SEND_WINDOW_BYTES_START <= RECEIVE_WINDOW_BYTES);
     assert!(CONNECTIONS_MAX < 0x4000);
     assert!(LANES_MAX < 0x4000);
     assert!(OUTAGE_SWITCHOVER.as_millis() < OUTAGE_RUNNING.as_millis());
-    assert!(RECEIVE_WINDOW_BYTES > 2 * SEND_WINDOW_BYTES_MIN);
+    assert!(BATCH_BYTES_MIN < BATCH_BYTES_MAX as u64);
 };
 
 /// Most bytes that the hypervisor parser may leave unconsumed for the caller to put in front of the next buffer.

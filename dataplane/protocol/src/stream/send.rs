@@ -1,6 +1,6 @@
 //! The sending half of a session: guest bytes become frames, and frames stay until they are verified.
 
-use super::pace::{Pace, Sample};
+use super::pace::Pace;
 use crate::hypervisor::{Parser, Span, StreamProgress};
 use crate::limits::{
     BATCH_BYTES_MAX, BATCHES_UNDER_WAY_MAX, CARRY_BYTES_MAX, CARRY_WAIT, CONNECTIONS_MAX,
@@ -63,14 +63,7 @@ struct UnderWay {
     end: u64,
     parts: Vec<FrameKey>,
     sent_at: Instant,
-    /// What the far hypervisor had taken when this was sent, and when: the base of a rate sample.
-    consumed_then: u64,
-    consumed_at: Instant,
-    /// The same for encoded bytes and their verification.
     encoded_bytes: u64,
-    verified_then: u64,
-    verified_at: Instant,
-    source_limited: bool,
 }
 
 /// One connection's outgoing direction.
@@ -86,7 +79,6 @@ struct Sending {
     verified_frames: u64,
     verified: u64,
     consumed: u64,
-    consumed_at: Instant,
     limit: u64,
     under_way: VecDeque<UnderWay>,
     /// Verified, but the far hypervisor has not taken it yet.
@@ -157,7 +149,6 @@ pub struct Outbound {
     /// How fast encoded bytes are verified.
     link: Pace,
     verified_bytes: u64,
-    verified_at: Instant,
     bytes: SentBytes,
     window_granted: u64,
 }
@@ -183,7 +174,6 @@ impl Outbound {
             spans: Vec::new(),
             link: Pace::default(),
             verified_bytes: 0,
-            verified_at: Instant::START,
             bytes: SentBytes::default(),
             window_granted: RECEIVE_WINDOW_BYTES,
         }
@@ -210,7 +200,6 @@ impl Outbound {
             verified_frames: 0,
             verified: 0,
             consumed: 0,
-            consumed_at: now,
             limit: self.window_granted,
             under_way: VecDeque::new(),
             verified_under_way: VecDeque::new(),
@@ -221,15 +210,8 @@ impl Outbound {
         // first batch is always sequence 1.
         if let Some(announce) = announce {
             let frame = announce.to_frame(self.session, self.epoch, connection);
-            let verified = (self.verified_bytes, self.verified_at);
-            sending.under_way.push_back(UnderWay::new(
-                Vec::new(),
-                frame.len(),
-                &sending,
-                verified,
-                now,
-                true,
-            ));
+            let (encoded_bytes, sent_at) = (frame.len() as u64, now);
+            sending.under_way.push_back(UnderWay { end: 0, parts: Vec::new(), sent_at, encoded_bytes });
             self.connections.insert(connection, sending);
             self.enqueue((Lane::Connection(connection), 0), frame);
         } else {
@@ -253,9 +235,10 @@ impl Outbound {
         let ahead = sending.position + sending.carry.len() as u64;
         let credit = sending.limit.saturating_sub(ahead);
         let window = sending.pace.window().saturating_sub(ahead.saturating_sub(sending.consumed));
-        let budget = credit.min(window).min(BATCH_BYTES_MAX as u64) as usize;
+        let batch = sending.pace.batch();
+        let budget = credit.min(window).min(batch) as usize;
         // Reading a sliver each time an acknowledgement trickles in would cost a system call and a digest each.
-        if budget < BATCH_BYTES_MAX / 4 && ahead > sending.consumed { 0 } else { budget }
+        if (budget as u64) < batch / 4 && ahead > sending.consumed { 0 } else { budget }
     }
 
     /// Takes `filled` bytes that were read into `buffer` behind its headroom, and makes frames of them.
@@ -404,9 +387,9 @@ impl Outbound {
         encoded: usize,
         now: Instant,
     ) -> FrameHeader {
-        let verified = (self.verified_bytes, self.verified_at);
+        self.link.sent(self.retained_bytes, now);
         let sequence = match self.connections.get_mut(&connection) {
-            Some(sending) => sending.next_frame(parts, encoded, verified, now),
+            Some(sending) => sending.next_frame(parts, encoded as u64, now),
             None => 0,
         };
         FrameHeader {
@@ -510,31 +493,15 @@ impl Outbound {
             sending.verified_frames += 1;
             sending.verified = under_way.end;
             self.verified_bytes += under_way.encoded_bytes;
-            self.verified_at = now;
-            let sample = Sample {
-                round_trip: now.since(under_way.sent_at),
-                delivered: self.verified_bytes - under_way.verified_then,
-                elapsed: now.since(under_way.verified_at),
-                source_limited: under_way.source_limited,
-            };
-            self.link.add(sample, now);
+            self.link.delivered(under_way.sent_at, self.verified_bytes, now);
             sending.verified_under_way.push_back(under_way);
         }
         if entry.consumed > sending.consumed {
             sending.consumed = entry.consumed;
-            sending.consumed_at = now;
         }
         while sending.verified_under_way.front().is_some_and(|batch| batch.end <= sending.consumed) {
             let Some(batch) = sending.verified_under_way.pop_front() else { break };
-            if batch.end > batch.consumed_then {
-                let sample = Sample {
-                    round_trip: now.since(batch.sent_at),
-                    delivered: sending.consumed.saturating_sub(batch.consumed_then),
-                    elapsed: now.since(batch.consumed_at),
-                    source_limited: batch.source_limited,
-                };
-                sending.pace.add(sample, now);
-            }
+            sending.pace.delivered(batch.sent_at, sending.consumed, now);
         }
         sending.limit = sending.limit.max(entry.limit);
         Ok(())
@@ -581,6 +548,7 @@ impl Outbound {
             sending.verified = sending.position;
         }
         self.retained.clear();
+        self.retained_bytes = 0;
     }
 
     /// Bytes by how they left.
@@ -634,43 +602,13 @@ impl Sending {
         BatchFields { position, length: bytes.len() as u32, digest }
     }
 
-    /// The next frame of this connection's lane, with the parts that belong to it: `encoded` bytes in all.
-    fn next_frame(
-        &mut self,
-        parts: Vec<FrameKey>,
-        encoded: usize,
-        verified: (u64, Instant),
-        now: Instant,
-    ) -> u64 {
+    /// The next frame of this connection's lane, with the parts that belong to it: `encoded_bytes` in all.
+    fn next_frame(&mut self, parts: Vec<FrameKey>, encoded_bytes: u64, now: Instant) -> u64 {
         let sequence = self.frames;
         self.frames += 1;
-        let source_limited = self.position.saturating_sub(self.consumed) < self.pace.window() / 2;
-        let under_way = UnderWay::new(parts, encoded, self, verified, now, source_limited);
-        self.under_way.push_back(under_way);
+        self.pace.sent(self.position.saturating_sub(self.consumed), now);
+        self.under_way.push_back(UnderWay { end: self.position, parts, sent_at: now, encoded_bytes });
         sequence
-    }
-}
-
-impl UnderWay {
-    fn new(
-        parts: Vec<FrameKey>,
-        encoded: usize,
-        sending: &Sending,
-        (verified_then, verified_at): (u64, Instant),
-        now: Instant,
-        source_limited: bool,
-    ) -> Self {
-        UnderWay {
-            end: sending.position,
-            parts,
-            sent_at: now,
-            consumed_then: sending.consumed,
-            consumed_at: sending.consumed_at,
-            encoded_bytes: encoded as u64,
-            verified_then,
-            verified_at,
-            source_limited,
-        }
     }
 }
 
