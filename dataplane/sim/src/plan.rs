@@ -3,6 +3,7 @@
 use crate::hypervisor::Content;
 use crate::network::{DESTINATION, MICROSECOND, MILLISECOND, Nanos, PathPlan, SECOND, SOURCE, Side};
 use crate::random::Random;
+use novacron_protocol::hypervisor::synthetic::{Contents, Plan as StreamPlan, PlannedPage};
 use novacron_protocol::limits::{RECEIVE_WINDOW_BYTES, SEND_WINDOW_BYTES_MIN};
 use novacron_protocol::wire::Kind;
 
@@ -143,6 +144,9 @@ pub struct Plan {
     /// When the destination's caller announces the session.
     pub(crate) announced: Nanos,
     pub(crate) connections: Vec<ConnectionPlan>,
+    /// The first connection carries a stream that the gateways understand: while its guest is stopped, a session
+    /// survives only a short outage.
+    pub(crate) structured: bool,
     pub(crate) faults: Vec<(When, Fault)>,
     pub(crate) damage: Option<Damage>,
     pub(crate) sabotage: Option<Sabotage>,
@@ -190,6 +194,11 @@ impl Plan {
 
     /// Whether both sides must finish well: every fault lies within what a session survives.
     pub fn must_finish(&self) -> bool {
+        self.scenario == Scenario::Calm || (self.survivable() && !self.structured)
+    }
+
+    /// Whether nothing strikes that could end a session but the loss of streams, for less than its outage.
+    pub(crate) fn survivable(&self) -> bool {
         matches!(self.scenario, Scenario::Calm | Scenario::Cuts | Scenario::Dark)
     }
 
@@ -203,7 +212,16 @@ impl Plan {
             _ => RECEIVE_WINDOW_BYTES,
         };
         let windows = [window(), window()];
-        let connections = draw_connections(random, windows);
+        let mut connections = draw_connections(random, windows);
+        let structured = random.percent(35) && windows[DESTINATION] > 100_000;
+        if structured {
+            let main = &mut connections[0].ends[SOURCE];
+            let stream = draw_stream(random);
+            main.bytes = stream.len() as u64;
+            main.chunk.1 = main.chunk.1.max(main.bytes / 2_000);
+            main.reads.1 = main.reads.1.max(main.bytes / 2_000);
+            main.content = Content::Stream(stream);
+        }
         let digest = scenario == Scenario::Corruption || random.percent(90);
         let short = matches!(scenario, Scenario::Outage | Scenario::Restart | Scenario::Unannounced);
         let outage = if short { random.range(2 * SECOND, 20 * SECOND) } else { 60 * SECOND };
@@ -220,6 +238,7 @@ impl Plan {
             expect_timeout: if short { 30 * SECOND } else { 240 * SECOND },
             announced: 0,
             connections,
+            structured,
             faults: Vec::new(),
             damage: None,
             sabotage: None,
@@ -283,6 +302,27 @@ impl Plan {
             }
         }
     }
+}
+
+/// A migration's main connection: a few passes over a small guest.
+fn draw_stream(random: &mut Random) -> bytes::Bytes {
+    let pages = random.spread(1, 600);
+    let mut plan = StreamPlan::filled(pages, random.range(0, 5), random.next_u64());
+    for _ in 0..random.range(0, 3) {
+        let page = |random: &mut Random| {
+            let contents = match random.range(0, 2) {
+                0 => Contents::Zero,
+                1 => Contents::Noise,
+                _ => Contents::Fill(random.next_u64() as u8),
+            };
+            PlannedPage { block: 0, page: random.range(0, pages - 1), contents }
+        };
+        let pass = (0..random.range(0, pages)).map(|_| page(random)).collect();
+        plan.passes.push(pass);
+    }
+    plan.section_pages = random.spread(1, 1000) as usize;
+    plan.device_bytes = random.spread(0, 80_000) as usize;
+    plan.build().into()
 }
 
 fn draw_when(random: &mut Random) -> When {
