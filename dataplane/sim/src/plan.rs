@@ -40,6 +40,8 @@ pub(crate) enum When {
         kind: Kind,
         nth: u64,
     },
+    /// Once every hypervisor has closed, and only last words are missing.
+    Closed,
 }
 
 /// What strikes.
@@ -221,6 +223,9 @@ impl Plan {
             main.chunk.1 = main.chunk.1.max(main.bytes / 2_000);
             main.reads.1 = main.reads.1.max(main.bytes / 2_000);
             main.content = Content::Stream(stream);
+            let main = main.bytes;
+            let after = &mut connections[0].ends[DESTINATION].writes_after;
+            *after = (*after).min(main);
         }
         let digest = scenario == Scenario::Corruption || random.percent(90);
         let short = matches!(scenario, Scenario::Outage | Scenario::Restart | Scenario::Unannounced);
@@ -267,6 +272,9 @@ impl Plan {
                         self.faults.push((draw_when(random), cuts(random)));
                     }
                 }
+                if random.percent(30) {
+                    self.slow_tail(random);
+                }
             }
             Scenario::Outage => {
                 let dark = self.outage + random.range(SECOND, 60 * SECOND);
@@ -302,6 +310,27 @@ impl Plan {
             }
         }
     }
+
+    /// All hypervisors have closed, one side's are slow to read the rest, and then the network goes.
+    fn slow_tail(&mut self, random: &mut Random) {
+        let side = random.range(0, 1) as Side;
+        self.structured = false;
+        for connection in &mut self.connections {
+            for end in &mut connection.ends {
+                if let Content::Stream(_) = end.content {
+                    end.content = Content::Words(random.next_u64());
+                }
+                (end.close, end.leaves) = (Close::Written, false);
+            }
+            // More than the socket holds, less than the window: all is verified while much is still to be read.
+            let writes = &mut connection.ends[1 - side];
+            writes.bytes = random.range(2_000, 12_000).min(self.windows[side]);
+            (writes.socket, writes.writes_after) = (1_000, 0);
+            (writes.reads, writes.read_pause) = ((1, 1_000), (0, SECOND));
+        }
+        let dark = random.range(SECOND, 40 * SECOND);
+        self.faults = vec![(When::Closed, Fault::CutAll { dark })];
+    }
 }
 
 /// A migration's main connection: a few passes over a small guest.
@@ -326,6 +355,9 @@ fn draw_stream(random: &mut Random) -> bytes::Bytes {
 }
 
 fn draw_when(random: &mut Random) -> When {
+    if random.percent(20) {
+        return When::Closed;
+    }
     if random.percent(50) {
         return When::At(random.spread(MILLISECOND, 20 * SECOND));
     }
@@ -377,7 +409,12 @@ fn draw_connections(random: &mut Random, windows: [u64; 2]) -> Vec<ConnectionPla
             let back = random.spread(0, most).min(windows[SOURCE].saturating_mul(40));
             let mut back = draw_end(random, back, 2 * index + 1);
             back.leaves = false;
-            back.writes_after = random.range(0, bytes);
+            back.writes_after = random.range(0, forward.bytes);
+            if random.percent(20) {
+                // The source's hypervisor is slow to take even the last answer.
+                back.reads = (1, back.bytes / 20 + 1);
+                back.read_pause = (0, SECOND);
+            }
             if random.percent(60) {
                 back.close = Close::ReadAll { thinks: random.spread(0, 40 * SECOND) };
             }

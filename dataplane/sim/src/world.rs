@@ -96,6 +96,7 @@ pub(crate) struct World {
     pub(crate) sent: HashMap<(Side, Kind), u64>,
     pub(crate) sequenced: [u64; 2],
     pub(crate) sabotaged: bool,
+    pub(crate) all_closed: bool,
     pub(crate) report: Report,
     trace: bool,
 }
@@ -129,6 +130,7 @@ impl World {
             sent: HashMap::new(),
             sequenced: [0; 2],
             sabotaged: false,
+            all_closed: false,
             report: Report::default(),
             trace,
         }
@@ -324,8 +326,10 @@ impl World {
             let Some(session) = &gateway.session else { continue };
             if let State::Failed(reason) = session.state() {
                 self.report.reasons[side] = Some(reason.code);
-                let own_fault =
-                    matches!(reason.code, ReasonCode::Protocol | ReasonCode::Decode | ReasonCode::DigestMismatch);
+                let own_fault = matches!(
+                    reason.code,
+                    ReasonCode::Protocol | ReasonCode::Decode | ReasonCode::DigestMismatch
+                );
                 let damaged = self.plan.damage.is_some();
                 if own_fault && !damaged {
                     return Err(format!("a session broke its own protocol: {standing}"));
@@ -366,10 +370,15 @@ impl World {
             && let Some(destination) = &self.gateways[DESTINATION].session
         {
             for sending in self.gateways[SOURCE].session.iter().flat_map(|s| s.outbound().states()) {
-                let there =
-                    destination.inbound().states().find(|r| r.connection == sending.connection).map(|r| r.verified);
+                let there = destination
+                    .inbound()
+                    .states()
+                    .find(|r| r.connection == sending.connection)
+                    .map(|r| r.verified);
                 if there != Some(sending.position) && self.gateways[DESTINATION].incarnation == 0 {
-                    return Err(format!("the source finished, the destination has not everything: {standing}"));
+                    return Err(format!(
+                        "the source finished, the destination has not everything: {standing}"
+                    ));
                 }
             }
         }
