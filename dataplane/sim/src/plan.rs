@@ -4,7 +4,7 @@ use crate::hypervisor::Content;
 use crate::network::{DESTINATION, MICROSECOND, MILLISECOND, Nanos, PathPlan, SECOND, SOURCE, Side};
 use crate::random::Random;
 use novacron_protocol::hypervisor::synthetic::{Contents, Plan as StreamPlan, PlannedPage};
-use novacron_protocol::limits::{RECEIVE_WINDOW_BYTES, SEND_WINDOW_BYTES_MIN};
+use novacron_protocol::limits::{BATCH_LEN_MAX, RECEIVE_WINDOW_BYTES};
 use novacron_protocol::wire::Kind;
 
 /// What a run is to show.
@@ -209,8 +209,8 @@ impl Plan {
         // A window below two batches is legal, and the hardest for the rule against slivers.
         let mut window = || match random.range(0, 9) {
             0 => random.spread(1, 5_000),
-            1..4 => random.spread(5_000, 2 * SEND_WINDOW_BYTES_MIN),
-            4..8 => random.spread(SEND_WINDOW_BYTES_MIN, RECEIVE_WINDOW_BYTES),
+            1..4 => random.spread(5_000, 4 * BATCH_LEN_MAX as u64),
+            4..8 => random.spread(2 * BATCH_LEN_MAX as u64, RECEIVE_WINDOW_BYTES),
             _ => RECEIVE_WINDOW_BYTES,
         };
         let windows = [window(), window()];

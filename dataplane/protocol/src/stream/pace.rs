@@ -134,7 +134,9 @@ impl Pace {
 
     /// Bytes that may be under way.
     pub(super) fn window(&self) -> u64 {
-        let (Some(rate), Some(round_trip)) = (self.rate(), self.round_trip()) else { return SEND_WINDOW_BYTES_START };
+        let (Some(rate), Some(round_trip)) = (self.rate(), self.round_trip()) else {
+            return SEND_WINDOW_BYTES_START;
+        };
         // Two batches, so that one is read while the other travels.
         let least = 2 * (self.batch() + CARRY_BYTES_MAX as u64);
         if self.round_trip.probe.is_some() {

@@ -3,8 +3,7 @@
 use super::pace::Pace;
 use crate::hypervisor::{Parser, Span, StreamProgress};
 use crate::limits::{
-    BATCH_BYTES_MAX, BATCHES_UNDER_WAY_MAX, CARRY_BYTES_MAX, CARRY_WAIT, CONNECTIONS_MAX,
-    RECEIVE_WINDOW_BYTES,
+    BATCHES_UNDER_WAY_MAX, CARRY_BYTES_MAX, CARRY_WAIT, CONNECTIONS_MAX, RECEIVE_WINDOW_BYTES,
 };
 use crate::page::policy::{Mode, Policy};
 use crate::page::{BatchEncoder, Choice, EncodedBatch};
