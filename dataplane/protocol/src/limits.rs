@@ -45,6 +45,9 @@ pub const LANES_DEFAULT: u16 = 4;
 /// Most connections of a session: QEMU's multifd allows 255 channels; with the main one and a preempt channel.
 pub const CONNECTIONS_MAX: u16 = 257;
 
+/// Most connections of a session unless its caller says otherwise: a multifd migration of an ordinary size.
+pub const CONNECTIONS_DEFAULT: u16 = 16;
+
 /// Most streams that one session uses at once.
 pub const STREAMS_MAX: usize = 512;
 
@@ -97,6 +100,7 @@ const _: () = {
     assert!(FRAME_PAYLOAD_MAX + 32 <= 272 * 1024);
     assert!(2 * BATCH_LEN_MAX as u64 <= SEND_WINDOW_BYTES_START);
     assert!(SEND_WINDOW_BYTES_START <= RECEIVE_WINDOW_BYTES);
+    assert!(CONNECTIONS_DEFAULT <= CONNECTIONS_MAX && LANES_DEFAULT <= LANES_MAX);
     assert!(CONNECTIONS_MAX < 0x4000);
     assert!(LANES_MAX < 0x4000);
     assert!(OUTAGE_SWITCHOVER.as_millis() < OUTAGE_RUNNING.as_millis());
@@ -147,9 +151,12 @@ pub const ZSTD_LEVEL_MIN: i32 = -5;
 /// zstd's level unless a caller says otherwise.
 pub const ZSTD_LEVEL_DEFAULT: i32 = 3;
 
-/// Strongest zstd level that a caller may ask for; the ones above cost many times the processor time for less
-/// than a per cent on blocks of this size.
-pub const ZSTD_LEVEL_MAX: i32 = 19;
+/// Strongest zstd level that a caller may ask for: zstd's own. From 20 on they only widen the window, which
+/// [`ZSTD_WINDOW_LOG_MAX`] holds, so they cost no more memory than 19 does.
+pub const ZSTD_LEVEL_MAX: i32 = 22;
+
+/// Most memory of a compressor, at any level: its tables are as large as a batch makes them.
+pub const ZSTD_COMPRESSOR_BYTES_MAX: usize = 24 * 1024 * 1024;
 
 const _: () = assert!(BATCH_LEN_MAX <= 1 << ZSTD_WINDOW_LOG_MAX, "a window covers a batch");
 const _: () = assert!(BATCH_PAGES_MAX <= u16::MAX as usize, "a part counts its pages in 16 bits");
