@@ -16,8 +16,8 @@ pub const ID_BYTES_MAX: usize = 128;
 pub const LANES_MAX: u32 = 64;
 /// Most streams a session may ask for.
 pub const STREAMS_MAX: u32 = 512;
-/// Most hypervisor connections a session may ask for.
-pub const CONNECTIONS_MAX: u32 = 256;
+/// Most hypervisor connections a session may ask for: QEMU's 255 multifd channels, the main one and a preempt one.
+pub const CONNECTIONS_MAX: u32 = 257;
 /// Highest compression level (zstd's `ZSTD_maxCLevel()`).
 pub const LEVEL_MAX: u32 = 22;
 /// Longest time any option may name, in milliseconds: one day.

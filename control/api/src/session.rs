@@ -46,7 +46,7 @@ pub struct SessionOptions {
     pub digest: bool,
     /// Compression. Default adaptive.
     pub codec: Codec,
-    /// Compression level of zstd, 1 to 22. Default 3.
+    /// Compression level of zstd, 0 to 22; 0 is zstd's own default. Default 3.
     pub level: u32,
     /// How long the session outlives the loss of all its streams while the guest runs, in milliseconds. Default
     /// 60,000.
@@ -55,7 +55,7 @@ pub struct SessionOptions {
     pub accept_timeout_ms: u64,
     /// How long to wait for the peer gateway when opening, in milliseconds. Default 10,000.
     pub open_timeout_ms: u64,
-    /// Hypervisor connections carried at most, 1 to 256. Default 16.
+    /// Hypervisor connections carried at most, 1 to 257. Default 16.
     pub connections_max: u32,
     /// Whether the destination hypervisor may run the guest by itself once it has the last byte. Then a gateway
     /// holds the source's sockets open after a late failure, because closing them would let the source resume
@@ -87,14 +87,14 @@ impl SessionOptions {
     /// A sentence that names the option and its range.
     pub fn check(&self) -> Result<(), String> {
         let counts = [
-            ("lanes", self.lanes, LANES_MAX),
-            ("streams", self.streams, STREAMS_MAX),
-            ("level", self.level, LEVEL_MAX),
-            ("connections_max", self.connections_max, CONNECTIONS_MAX),
+            ("lanes", self.lanes, 1, LANES_MAX),
+            ("streams", self.streams, 1, STREAMS_MAX),
+            ("level", self.level, 0, LEVEL_MAX),
+            ("connections_max", self.connections_max, 1, CONNECTIONS_MAX),
         ];
-        for (name, value, max) in counts {
-            if !(1..=max).contains(&value) {
-                return Err(format!("{name} is {value}; it must be from 1 to {max}"));
+        for (name, value, min, max) in counts {
+            if !(min..=max).contains(&value) {
+                return Err(format!("{name} is {value}; it must be from {min} to {max}"));
             }
         }
         let times = [

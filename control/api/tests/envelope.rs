@@ -83,6 +83,15 @@ fn open_has_defaults_and_refuses_what_does_not_belong() {
     let destination =
         open(&json!({"role": "destination", "peer": null, "listen": null, "connect": "tcp:[::1]:4444"}));
     assert!(parse_request(destination.to_string().as_bytes()).is_ok());
+    for fitting in [
+        json!({"level": 0}),
+        json!({"level": 22}),
+        json!({"connections_max": 257}),
+        json!({"lanes": 64, "streams": 512}),
+    ] {
+        let line = open(&json!({"options": fitting})).to_string();
+        assert!(parse_request(line.as_bytes()).is_ok(), "{fitting}");
+    }
     for wrong in [
         json!({"connect": "unix:/x"}),
         json!({"peer": null}),
@@ -95,6 +104,8 @@ fn open_has_defaults_and_refuses_what_does_not_belong() {
         json!({"options": {"lanes": -1}}),
         json!({"options": {"streams": 1e30}}),
         json!({"options": {"level": 23}}),
+        json!({"options": {"connections_max": 0}}),
+        json!({"options": {"connections_max": 258}}),
         json!({"options": {"codec": "rot13"}}),
         json!({"options": {"outage_ms": 1u64 << 60}}),
         json!({"options": {"speed": 1}}),

@@ -161,8 +161,8 @@ pub(crate) struct MigrateArgs {
     /// Page compression between the gateways
     #[arg(long, value_enum, default_value_t = CodecArg::Adaptive)]
     pub(crate) codec: CodecArg,
-    /// zstd level, 1 to 22
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=22))]
+    /// zstd level, 0 to 22; 0 is zstd's own default
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(0..=22))]
     pub(crate) level: u32,
     /// Transport connections between the gateways, 1 to 512
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=512))]

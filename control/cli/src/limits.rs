@@ -30,7 +30,7 @@ pub(crate) const POLL_SHORT: Duration = Duration::from_millis(5);
 /// How long the destination may take to leave `inmigrate` after the source completed.
 pub(crate) const LOADED_WAIT: Duration = Duration::from_secs(10);
 /// How long a started guest may take to be reported running, and a failed source to run again.
-pub(crate) const RUNNING_WAIT: Duration = Duration::from_secs(10);
+pub(crate) const RUNNING_WAIT: Duration = Duration::from_secs(5);
 /// How long a cancelled migration may take to reach its final state.
 pub(crate) const CANCEL_WAIT: Duration = Duration::from_secs(30);
 /// How long a QEMU may take to be gone after `quit`.

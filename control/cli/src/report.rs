@@ -1,6 +1,6 @@
 //! What a migration came to: one object for scripts, a few sentences for people, an exit code for both.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use novacron_control_api::{Reason, SessionId, SessionRecord};
 use serde::Serialize;
@@ -60,12 +60,12 @@ pub(crate) struct Report {
     outcome: Outcome,
     reason: Option<Reason>,
     pub(crate) guest_running_at: GuestAt,
-    /// From the command's start to its end.
+    /// From the command's start to the guest seen running at the destination, or else to the command's end.
     total_ms: Option<u64>,
     /// QEMU's figure: from stopping the guest to the end of the source's work.
     downtime_ms: Option<u64>,
     /// From the source's `completed` to the guest seen running at the destination.
-    pub(crate) commit_ms: Option<u64>,
+    commit_ms: Option<u64>,
     setup_ms: Option<u64>,
     iterations: Option<u64>,
     guest_bytes: Option<u64>,
@@ -185,10 +185,16 @@ impl Report {
         self.destination.record = destination;
     }
 
+    /// The guest runs at the destination, this long after the source completed.
+    pub(crate) fn runs_after(&mut self, commit: Duration) {
+        self.commit_ms = milliseconds(commit);
+        self.total_ms = milliseconds(self.started.elapsed());
+    }
+
     /// Closes the books.
     pub(crate) fn close(&mut self) {
         self.session = self.migration;
-        self.total_ms = u64::try_from(self.started.elapsed().as_millis()).ok();
+        self.total_ms = self.total_ms.or_else(|| milliseconds(self.started.elapsed()));
     }
 
     /// The exit code.
@@ -226,7 +232,7 @@ impl Report {
                 text += &format!("migration {id} {word}: {why}\n");
                 text += match self.destination.status.as_str() {
                     "gone" => {
-                        "the guest runs at the source; nothing of it was lost; the destination QEMU was ended, start it anew to try again\n"
+                        "the guest runs at the source; nothing of it was lost; the destination QEMU is gone, start it anew to try again\n"
                     }
                     _ => {
                         "the guest runs at the source; nothing of it was lost; the destination was not used\n"
@@ -259,6 +265,10 @@ impl Report {
             number(self.wire_bytes),
         )
     }
+}
+
+fn milliseconds(time: Duration) -> Option<u64> {
+    u64::try_from(time.as_millis()).ok()
 }
 
 /// Whether the gateways' digests agree: what each compared itself, and the running digests of every direction that

@@ -1,5 +1,7 @@
 //! Every bound of the gateway process that is not the protocol's.
 
+use novacron_control_api::limits as asked;
+use novacron_protocol::limits as protocol;
 use std::time::Duration;
 
 /// Most sessions at once, expected ones included.
@@ -57,3 +59,33 @@ const _: () = assert!(REDIAL_WAIT.0.as_millis() < REDIAL_WAIT.1.as_millis());
 /// Memory for frames of all shards together, for sending and the same again for receiving. Sessions are held far
 /// below it by their windows; this is what holds when a peer ignores them.
 pub(crate) const POOL_BYTES: usize = 96 * 1024 * 1024;
+
+// What a caller may ask for is exactly what the protocol can do; neither of the two knows the other.
+const _: () = {
+    assert!(asked::CONNECTIONS_MAX == protocol::CONNECTIONS_MAX as u32);
+    assert!(asked::LANES_MAX == protocol::LANES_MAX as u32);
+    assert!(asked::STREAMS_MAX as usize == protocol::STREAMS_MAX);
+    assert!(asked::LEVEL_MAX as i32 == protocol::ZSTD_LEVEL_MAX);
+    assert!(PEER_STREAMS_MAX >= protocol::STREAMS_MAX);
+};
+
+#[cfg(test)]
+mod tests {
+    use novacron_control_api::SessionOptions;
+    use novacron_protocol::limits as protocol;
+    use novacron_protocol::session::{Role, SessionConfig, Token};
+    use std::time::Duration;
+
+    /// A caller that says nothing gets what the protocol would have taken by itself.
+    #[test]
+    fn defaults_of_the_api_are_those_of_the_protocol() {
+        let asked = SessionOptions::default();
+        let taken = SessionConfig::new(Role::Source, 1, Token::new([1; 32]));
+        assert_eq!((asked.lanes, asked.connections_max), (taken.lanes.into(), taken.connections_max.into()));
+        assert_eq!(asked.digest, taken.digest);
+        assert_eq!(asked.level as i32, protocol::ZSTD_LEVEL_DEFAULT);
+        assert_eq!(Duration::from_millis(asked.outage_ms), taken.outage);
+        assert_eq!(Duration::from_millis(asked.open_timeout_ms), taken.open_timeout);
+        assert_eq!(asked.destination_may_start, taken.destination_may_start);
+    }
+}

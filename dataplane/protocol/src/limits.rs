@@ -45,6 +45,9 @@ pub const LANES_DEFAULT: u16 = 4;
 /// Most connections of a session: QEMU's multifd allows 255 channels; with the main one and a preempt channel.
 pub const CONNECTIONS_MAX: u16 = 257;
 
+/// Most connections of a session unless its caller says otherwise: a multifd migration of an ordinary size.
+pub const CONNECTIONS_DEFAULT: u16 = 16;
+
 /// Most streams that one session uses at once.
 pub const STREAMS_MAX: usize = 512;
 
@@ -52,8 +55,8 @@ pub const STREAMS_MAX: usize = 512;
 /// unwritten. Covers 1 Gbit/s over 100 ms at a compression ratio of 2.5.
 pub const RECEIVE_WINDOW_BYTES: u64 = 32 * 1024 * 1024;
 
-/// Least guest bytes a sender keeps under way: two batches, so that one is read while the other travels.
-pub const SEND_WINDOW_BYTES_MIN: u64 = 2 * BATCH_LEN_MAX as u64;
+/// Fewest guest bytes that a batch is cut to where the path is slow.
+pub const BATCH_BYTES_MIN: u64 = 16 * 1024;
 
 /// Guest bytes that a sender puts under way before it has measured anything.
 pub const SEND_WINDOW_BYTES_START: u64 = 1024 * 1024;
@@ -95,12 +98,13 @@ const _: () = {
     assert!(FRAME_PAYLOAD_MAX > BATCH_LEN_MAX + 1024);
     // What the transport's buffers for a batch hold, header included.
     assert!(FRAME_PAYLOAD_MAX + 32 <= 272 * 1024);
-    assert!(SEND_WINDOW_BYTES_MIN <= SEND_WINDOW_BYTES_START);
+    assert!(2 * BATCH_LEN_MAX as u64 <= SEND_WINDOW_BYTES_START);
     assert!(SEND_WINDOW_BYTES_START <= RECEIVE_WINDOW_BYTES);
+    assert!(CONNECTIONS_DEFAULT <= CONNECTIONS_MAX && LANES_DEFAULT <= LANES_MAX);
     assert!(CONNECTIONS_MAX < 0x4000);
     assert!(LANES_MAX < 0x4000);
     assert!(OUTAGE_SWITCHOVER.as_millis() < OUTAGE_RUNNING.as_millis());
-    assert!(RECEIVE_WINDOW_BYTES > 2 * SEND_WINDOW_BYTES_MIN);
+    assert!(BATCH_BYTES_MIN < BATCH_BYTES_MAX as u64);
 };
 
 /// Most bytes that the hypervisor parser may leave unconsumed for the caller to put in front of the next buffer.
@@ -147,9 +151,12 @@ pub const ZSTD_LEVEL_MIN: i32 = -5;
 /// zstd's level unless a caller says otherwise.
 pub const ZSTD_LEVEL_DEFAULT: i32 = 3;
 
-/// Strongest zstd level that a caller may ask for; the ones above cost many times the processor time for less
-/// than a per cent on blocks of this size.
-pub const ZSTD_LEVEL_MAX: i32 = 19;
+/// Strongest zstd level that a caller may ask for: zstd's own. From 20 on they only widen the window, which
+/// [`ZSTD_WINDOW_LOG_MAX`] holds, so they cost no more memory than 19 does.
+pub const ZSTD_LEVEL_MAX: i32 = 22;
+
+/// Most memory of a compressor, at any level: its tables are as large as a batch makes them.
+pub const ZSTD_COMPRESSOR_BYTES_MAX: usize = 24 * 1024 * 1024;
 
 const _: () = assert!(BATCH_LEN_MAX <= 1 << ZSTD_WINDOW_LOG_MAX, "a window covers a batch");
 const _: () = assert!(BATCH_PAGES_MAX <= u16::MAX as usize, "a part counts its pages in 16 bits");

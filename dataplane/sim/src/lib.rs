@@ -6,6 +6,7 @@
 //! hypervisor by its sockets. What is checked after every step is what the project promises: bytes exact and in
 //! order, nothing unbounded, a cut is not a failure, and no session without an end.
 
+mod carry;
 mod check;
 mod faults;
 mod gateway;
@@ -13,6 +14,7 @@ mod hypervisor;
 mod network;
 mod plan;
 mod random;
+mod sockets;
 mod world;
 
 pub use check::{Cause, Coverage, EDGES, Place};

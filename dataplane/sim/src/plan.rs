@@ -3,7 +3,8 @@
 use crate::hypervisor::Content;
 use crate::network::{DESTINATION, MICROSECOND, MILLISECOND, Nanos, PathPlan, SECOND, SOURCE, Side};
 use crate::random::Random;
-use novacron_protocol::limits::{RECEIVE_WINDOW_BYTES, SEND_WINDOW_BYTES_MIN};
+use novacron_protocol::hypervisor::synthetic::{Contents, Plan as StreamPlan, PlannedPage};
+use novacron_protocol::limits::{BATCH_LEN_MAX, RECEIVE_WINDOW_BYTES};
 use novacron_protocol::wire::Kind;
 
 /// What a run is to show.
@@ -39,6 +40,8 @@ pub(crate) enum When {
         kind: Kind,
         nth: u64,
     },
+    /// Once every hypervisor has closed, and only last words are missing.
+    Closed,
 }
 
 /// What strikes.
@@ -143,6 +146,9 @@ pub struct Plan {
     /// When the destination's caller announces the session.
     pub(crate) announced: Nanos,
     pub(crate) connections: Vec<ConnectionPlan>,
+    /// The first connection carries a stream that the gateways understand: while its guest is stopped, a session
+    /// survives only a short outage.
+    pub(crate) structured: bool,
     pub(crate) faults: Vec<(When, Fault)>,
     pub(crate) damage: Option<Damage>,
     pub(crate) sabotage: Option<Sabotage>,
@@ -190,6 +196,11 @@ impl Plan {
 
     /// Whether both sides must finish well: every fault lies within what a session survives.
     pub fn must_finish(&self) -> bool {
+        self.scenario == Scenario::Calm || (self.survivable() && !self.structured)
+    }
+
+    /// Whether nothing strikes that could end a session but the loss of streams, for less than its outage.
+    pub(crate) fn survivable(&self) -> bool {
         matches!(self.scenario, Scenario::Calm | Scenario::Cuts | Scenario::Dark)
     }
 
@@ -198,12 +209,24 @@ impl Plan {
         // A window below two batches is legal, and the hardest for the rule against slivers.
         let mut window = || match random.range(0, 9) {
             0 => random.spread(1, 5_000),
-            1..4 => random.spread(5_000, 2 * SEND_WINDOW_BYTES_MIN),
-            4..8 => random.spread(SEND_WINDOW_BYTES_MIN, RECEIVE_WINDOW_BYTES),
+            1..4 => random.spread(5_000, 4 * BATCH_LEN_MAX as u64),
+            4..8 => random.spread(2 * BATCH_LEN_MAX as u64, RECEIVE_WINDOW_BYTES),
             _ => RECEIVE_WINDOW_BYTES,
         };
         let windows = [window(), window()];
-        let connections = draw_connections(random, windows);
+        let mut connections = draw_connections(random, windows);
+        let structured = random.percent(35) && windows[DESTINATION] > 100_000;
+        if structured {
+            let main = &mut connections[0].ends[SOURCE];
+            let stream = draw_stream(random);
+            main.bytes = stream.len() as u64;
+            main.chunk.1 = main.chunk.1.max(main.bytes / 2_000);
+            main.reads.1 = main.reads.1.max(main.bytes / 2_000);
+            main.content = Content::Stream(stream);
+            let main = main.bytes;
+            let after = &mut connections[0].ends[DESTINATION].writes_after;
+            *after = (*after).min(main);
+        }
         let digest = scenario == Scenario::Corruption || random.percent(90);
         let short = matches!(scenario, Scenario::Outage | Scenario::Restart | Scenario::Unannounced);
         let outage = if short { random.range(2 * SECOND, 20 * SECOND) } else { 60 * SECOND };
@@ -220,6 +243,7 @@ impl Plan {
             expect_timeout: if short { 30 * SECOND } else { 240 * SECOND },
             announced: 0,
             connections,
+            structured,
             faults: Vec::new(),
             damage: None,
             sabotage: None,
@@ -247,6 +271,9 @@ impl Plan {
                     if random.percent(50) {
                         self.faults.push((draw_when(random), cuts(random)));
                     }
+                }
+                if random.percent(30) {
+                    self.slow_tail(random);
                 }
             }
             Scenario::Outage => {
@@ -283,9 +310,54 @@ impl Plan {
             }
         }
     }
+
+    /// All hypervisors have closed, one side's are slow to read the rest, and then the network goes.
+    fn slow_tail(&mut self, random: &mut Random) {
+        let side = random.range(0, 1) as Side;
+        self.structured = false;
+        for connection in &mut self.connections {
+            for end in &mut connection.ends {
+                if let Content::Stream(_) = end.content {
+                    end.content = Content::Words(random.next_u64());
+                }
+                (end.close, end.leaves) = (Close::Written, false);
+            }
+            // More than the socket holds, less than the window: all is verified while much is still to be read.
+            let writes = &mut connection.ends[1 - side];
+            writes.bytes = random.range(2_000, 12_000).min(self.windows[side]);
+            (writes.socket, writes.writes_after) = (1_000, 0);
+            (writes.reads, writes.read_pause) = ((1, 1_000), (0, SECOND));
+        }
+        let dark = random.range(SECOND, 40 * SECOND);
+        self.faults = vec![(When::Closed, Fault::CutAll { dark })];
+    }
+}
+
+/// A migration's main connection: a few passes over a small guest.
+fn draw_stream(random: &mut Random) -> bytes::Bytes {
+    let pages = random.spread(1, 600);
+    let mut plan = StreamPlan::filled(pages, random.range(0, 5), random.next_u64());
+    for _ in 0..random.range(0, 3) {
+        let page = |random: &mut Random| {
+            let contents = match random.range(0, 2) {
+                0 => Contents::Zero,
+                1 => Contents::Noise,
+                _ => Contents::Fill(random.next_u64() as u8),
+            };
+            PlannedPage { block: 0, page: random.range(0, pages - 1), contents }
+        };
+        let pass = (0..random.range(0, pages)).map(|_| page(random)).collect();
+        plan.passes.push(pass);
+    }
+    plan.section_pages = random.spread(1, 1000) as usize;
+    plan.device_bytes = random.spread(0, 80_000) as usize;
+    plan.build().into()
 }
 
 fn draw_when(random: &mut Random) -> When {
+    if random.percent(20) {
+        return When::Closed;
+    }
     if random.percent(50) {
         return When::At(random.spread(MILLISECOND, 20 * SECOND));
     }
@@ -337,7 +409,12 @@ fn draw_connections(random: &mut Random, windows: [u64; 2]) -> Vec<ConnectionPla
             let back = random.spread(0, most).min(windows[SOURCE].saturating_mul(40));
             let mut back = draw_end(random, back, 2 * index + 1);
             back.leaves = false;
-            back.writes_after = random.range(0, bytes);
+            back.writes_after = random.range(0, forward.bytes);
+            if random.percent(20) {
+                // The source's hypervisor is slow to take even the last answer.
+                back.reads = (1, back.bytes / 20 + 1);
+                back.read_pause = (0, SECOND);
+            }
             if random.percent(60) {
                 back.close = Close::ReadAll { thinks: random.spread(0, 40 * SECOND) };
             }

@@ -94,6 +94,8 @@ fn every_seed_keeps_the_promises() {
     for ((scenario, outcome), count) in &outcomes {
         println!("  {:<12} {count:>5}  {outcome}", format!("{scenario:?}"));
     }
+    let longest = results.iter().filter_map(|(seed, _, r)| r.as_ref().ok().map(|r| (r.ended_ns, seed))).max();
+    println!("  the longest: {longest:?} (ns, seed)");
     println!("{}", coverage.table());
     for failure in failures.iter().take(20) {
         println!("{failure}");

@@ -179,7 +179,7 @@ impl Migration<'_> {
             steps.note(Step::CompletedSeen);
             commit::hold_at(args.hold_at, HoldAt::Completed);
             commit::start_destination(&mut self.ends.destination, &mut steps, args.hold_at)?;
-            report.commit_ms = Some(completed_at.elapsed().as_millis() as u64);
+            report.runs_after(completed_at.elapsed());
             commit::quit_source(self.ends, &mut steps)?;
             steps.record(Step::Done);
             Ok(())

@@ -24,7 +24,7 @@ use novacron_protocol::session::{Role, Session, SessionConfig, Token};
 use novacron_protocol::stream::StreamId;
 use novacron_protocol::wire::{Identity, Reason, ReasonCode};
 use novacron_transport::shard::{Receiver, Sender, mailbox, spawn};
-use novacron_transport::{Address, FramePool, Listener, OpenSocket, TcpConfig, TcpTransport};
+use novacron_transport::{Address, FramePool, Listener, OpenSocket, SocketOptions, TcpConfig, TcpTransport};
 use peer::Peer;
 use running::Running;
 use std::cell::{Cell, RefCell};
@@ -280,7 +280,13 @@ impl Shard {
 
     /// A stream's transport over a connected socket.
     fn transport(&self, socket: OpenSocket) -> Result<TcpTransport, String> {
+        let mut options = SocketOptions::for_streams();
+        if matches!(socket.peer(), novacron_transport::Peer::Tcp(address) if address.ip().is_loopback()) {
+            // What paces for a path of unknown width only costs timers on one that has no width.
+            options.congestion_preferred = Some("cubic".to_owned());
+        }
         let config = TcpConfig {
+            socket: options,
             payload_bytes_max: FRAME_PAYLOAD_MAX,
             queue_low_water_bytes: STREAM_QUEUE_BYTES,
             ..TcpConfig::default()

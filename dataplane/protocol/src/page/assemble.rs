@@ -5,9 +5,9 @@
 //!  ops codec       u8
 //!  literals codec  u8
 //!  reserved        u8      0
-//!  ops bytes       u32 be  decoded
-//!  ops encoded     u32 be
-//!  literals bytes  u32 be  decoded; their encoded form is the rest of the payload
+//!  ops bytes       u32     decoded; little-endian as everywhere on the wire
+//!  ops encoded     u32
+//!  literals bytes  u32     decoded; their encoded form is the rest of the payload
 //!  ops, literals           two blocks
 //! ```
 
@@ -140,7 +140,7 @@ pub(super) fn write_index(
     let literals_codec = compressor.append(literals, effort, out);
     out[..4].copy_from_slice(&[LAYOUT, ops_codec.id(), literals_codec.id(), 0]);
     for (field, value) in [ops.len(), ops_encoded, literals.len()].into_iter().enumerate() {
-        out[4 + field * 4..][..4].copy_from_slice(&(value as u32).to_be_bytes());
+        out[4 + field * 4..][..4].copy_from_slice(&(value as u32).to_le_bytes());
     }
     literals_codec
 }
@@ -302,7 +302,7 @@ fn lane_count(lanes: usize) -> Result<u16, IndexError> {
 
 fn fields(sizes: &[u8; 12]) -> [usize; 3] {
     let (words, _) = sizes.as_chunks::<4>();
-    [0, 1, 2].map(|i| u32::from_be_bytes(words[i]) as usize)
+    [0, 1, 2].map(|i| u32::from_le_bytes(words[i]) as usize)
 }
 
 /// The words of a run.
@@ -385,6 +385,13 @@ mod tests {
         let zeros = [0, 0, 0, 0, 0, 0, 0, 0x22, 0, 0, 0, 0, 0, 0, 0, 0x10, 0x22, 0];
         let batch = [b"ab", &zeros[..], &[0, 0, 0, 0, 0, 0, 0x20, 0x28], &bodies[..], b"c"].concat();
         assert_eq!(assemble(&index(&ops, b"abc"), &[&bodies], batch.len()).unwrap(), batch);
+    }
+
+    #[test]
+    fn the_header_is_laid_out_as_specified() {
+        let index = index(&[Op::Literal { bytes: 0x0102 }], &[7; 0x0102]);
+        // Two bytes of operations as they are, then one lz4 block.
+        assert_eq!(index[..16], [0, 0, 1, 0, 2, 0, 0, 0, 2, 0, 0, 0, 2, 1, 0, 0]);
     }
 
     // DWCP-51

@@ -222,6 +222,7 @@ impl Decompressor {
 mod tests {
     use super::super::encode::tests::{noise, text};
     use super::*;
+    use crate::limits::ZSTD_COMPRESSOR_BYTES_MAX;
 
     const EFFORTS: [Effort; 4] =
         [Effort::Raw, Effort::Lz4, Effort::Zstd { level: 1 }, Effort::Zstd { level: i32::MAX }];
@@ -251,6 +252,22 @@ mod tests {
         assert_eq!(compressor.append(&text(1, 65536), Effort::Zstd { level: 3 }, &mut out), Codec::Zstd);
         assert_eq!(compressor.append(&noise(1, 65536), Effort::Zstd { level: 3 }, &mut out), Codec::Raw);
         assert_eq!(compressor.append(&text(1, 65536), Effort::Raw, &mut out), Codec::Raw);
+    }
+
+    /// A caller chooses the level; what it costs in memory stays bounded at the strongest.
+    #[test]
+    fn no_level_takes_more_memory_than_promised() {
+        let (mut compressor, mut decompressor) = (Compressor::new(), Decompressor::new());
+        let block = text(1, BATCH_LEN_MAX);
+        for level in [ZSTD_LEVEL_MIN, 0, 19, ZSTD_LEVEL_MAX] {
+            let mut encoded = Vec::new();
+            assert_eq!(compressor.append(&block, Effort::Zstd { level }, &mut encoded), Codec::Zstd);
+            let bytes = compressor.zstd.sizeof();
+            assert!(bytes <= ZSTD_COMPRESSOR_BYTES_MAX, "level {level} takes {bytes} bytes");
+            let mut out = vec![0; block.len()];
+            decompressor.decode(Codec::Zstd, &encoded, &mut out).unwrap();
+            assert!(out == block);
+        }
     }
 
     // DWCP-50

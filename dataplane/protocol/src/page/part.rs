@@ -3,7 +3,7 @@
 //! ```text
 //!  layout  u8         0; later layouts add page keys (block, offset) for references and deltas
 //!  codec   u8         of the block
-//!  count   u16 be     pages
+//!  count   u16        pages; little-endian as everywhere on the wire
 //!  present count bits, from bit 0 of the first byte; 0: the page is zero; padded with zero bits
 //!  block              the present pages together; decodes to 4096 bytes each
 //! ```
@@ -83,13 +83,13 @@ impl PartHeader {
     /// Reads the header and bitmap of `payload`; returns the header, the bitmap and the block.
     fn split(payload: &[u8]) -> Result<(Self, &[u8], &[u8]), PartError> {
         let short = |needed| PartError::Short { len: payload.len(), needed };
-        let (&[layout, codec, high, low], rest) =
+        let (&[layout, codec, low, high], rest) =
             payload.split_first_chunk::<HEADER_BYTES>().ok_or(short(HEADER_BYTES))?;
         if layout != LAYOUT {
             return Err(PartError::Layout { layout });
         }
         let codec = Codec::from_id(codec).ok_or(PartError::Block(BlockError::Codec { id: codec }))?;
-        let count = usize::from(u16::from_be_bytes([high, low]));
+        let count = usize::from(u16::from_le_bytes([low, high]));
         if count == 0 || count > BATCH_PAGES_MAX {
             return Err(PartError::Count { count, max: BATCH_PAGES_MAX });
         }
@@ -116,7 +116,7 @@ fn is_present(bitmap: &[u8], page: usize) -> bool {
 /// Writes a part's header and bitmap, the codec still open; the block follows, then [`set_codec`].
 pub(super) fn begin_part(out: &mut Vec<u8>, count: u16, present: impl Iterator<Item = bool>) {
     out.extend_from_slice(&[LAYOUT, Codec::Raw.id()]);
-    out.extend_from_slice(&count.to_be_bytes());
+    out.extend_from_slice(&count.to_le_bytes());
     let bitmap = out.len();
     out.resize(bitmap + usize::from(count).div_ceil(8), 0);
     for (page, _) in present.enumerate().filter(|(_, present)| *present) {
@@ -259,13 +259,13 @@ mod tests {
     fn malformed_parts_are_named() {
         let refused = |bytes: &[u8]| PartHeader::parse(bytes).unwrap_err();
         assert_eq!(refused(&[0, 0, 0]), PartError::Short { len: 3, needed: 4 });
-        assert_eq!(refused(&[1, 0, 0, 1, 1]), PartError::Layout { layout: 1 });
-        assert_eq!(refused(&[0, 3, 0, 1, 1]), PartError::Block(BlockError::Codec { id: 3 }));
+        assert_eq!(refused(&[1, 0, 1, 0, 1]), PartError::Layout { layout: 1 });
+        assert_eq!(refused(&[0, 3, 1, 0, 1]), PartError::Block(BlockError::Codec { id: 3 }));
         assert_eq!(refused(&[0, 0, 0, 0]), PartError::Count { count: 0, max: BATCH_PAGES_MAX });
-        assert_eq!(refused(&[0, 0, 0, 9, 1]), PartError::Short { len: 5, needed: 6 });
-        assert_eq!(refused(&[0, 0, 0, 1, 2]), PartError::Padding);
+        assert_eq!(refused(&[0, 0, 9, 0, 1]), PartError::Short { len: 5, needed: 6 });
+        assert_eq!(refused(&[0, 0, 1, 0, 2]), PartError::Padding);
         let mut out = vec![1; 9];
-        let cut = LaneDecoder::new().decode(&[0, 0, 0, 1, 1, 5], 1, &mut out);
+        let cut = LaneDecoder::new().decode(&[0, 0, 1, 0, 1, 5], 1, &mut out);
         assert_eq!(
             cut,
             Err(PartError::Block(BlockError::Length { codec: Codec::Raw, encoded: 1, decoded: PAGE_BYTES }))

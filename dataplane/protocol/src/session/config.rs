@@ -2,7 +2,7 @@
 
 use super::Ends;
 use crate::limits::{
-    CONNECTIONS_MAX, EXPECT_TIMEOUT, LANES_DEFAULT, OPEN_TIMEOUT, OUTAGE_RUNNING, RECEIVE_WINDOW_BYTES,
+    CONNECTIONS_DEFAULT, EXPECT_TIMEOUT, LANES_DEFAULT, OPEN_TIMEOUT, OUTAGE_RUNNING, RECEIVE_WINDOW_BYTES,
     ZSTD_LEVEL_DEFAULT,
 };
 use crate::page::policy::Mode;
@@ -88,7 +88,7 @@ impl SessionConfig {
             lanes: LANES_DEFAULT,
             codec: Mode::Adaptive { level: ZSTD_LEVEL_DEFAULT },
             digest: true,
-            connections_max: CONNECTIONS_MAX,
+            connections_max: CONNECTIONS_DEFAULT,
             receive_window: RECEIVE_WINDOW_BYTES,
             outage: OUTAGE_RUNNING,
             open_timeout: OPEN_TIMEOUT,

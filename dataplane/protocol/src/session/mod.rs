@@ -117,15 +117,16 @@ impl Session {
         if self.state.is_over() || self.streams.len() >= STREAMS_MAX {
             return;
         }
+        let restarted = self.peers.is_some_and(|peers| peers != ends);
+        if restarted && self.nothing_missing() {
+            return self.finish();
+        }
+        if restarted && self.peer_finished {
+            return;
+        }
         self.streams.insert(stream, ends);
         self.streams_ever += 1;
-        if self.peers.is_some_and(|peers| peers != ends) {
-            if self.nothing_missing() {
-                return self.finish();
-            }
-            if self.peer_finished {
-                return;
-            }
+        if restarted {
             // Without this, a side that has nothing to say would wait for a peer that has forgotten it.
             let text = "the peer gateway restarted and has forgotten the session";
             return self.fail(Reason::new(ReasonCode::SessionUnknown, text));

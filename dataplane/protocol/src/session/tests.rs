@@ -267,6 +267,24 @@ fn a_lost_last_word_is_not_a_failure() {
     assert_eq!(pair.destination.state(), &State::Finished);
 }
 
+/// The source's process was replaced after it had finished: nothing is missing, and the new process hears nothing
+/// of a session that it never had.
+#[test]
+fn a_restart_behind_the_end_is_not_a_failure() {
+    let mut pair = nearly_finished();
+    pair.carry(1);
+    pair.drain(0);
+    while let Some(frame) = pair.source.next_frame(StreamId(1)) {
+        if FrameHeader::read(&frame).unwrap().kind != Kind::Refuse {
+            deliver(&mut pair.destination, 1, frame, pair.now);
+        }
+    }
+    pair.destination.stream_lost(StreamId(1), pair.now);
+    pair.destination.stream_opened(StreamId(2), Ends { dialler: ends(7).acceptor, ..ends(2) }, pair.now);
+    assert_eq!(pair.destination.state(), &State::Finished);
+    assert_eq!(pair.destination.next_frame(StreamId(2)), None);
+}
+
 /// A destination's hypervisor that thinks for a minute before it closes, after it has read everything, is no
 /// silent peer; nor is a stream that swallows the last frames and is given up later.
 #[test]

@@ -3,7 +3,10 @@
 
 mod pace;
 mod receive;
+mod retain;
 mod send;
+mod sending;
 
 pub use receive::{Inbound, Receipt};
-pub use send::{BatchBuffer, INGEST_HEADROOM, Outbound, StreamId};
+pub use retain::StreamId;
+pub use send::{BatchBuffer, INGEST_HEADROOM, Outbound};

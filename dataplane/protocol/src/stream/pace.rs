@@ -5,84 +5,131 @@
 //! al., "BBR: Congestion-Based Congestion Control", ACM Queue 14-5) congestion window is: it doubles each round
 //! trip until the rate stops growing, and follows the rate down.
 
-use crate::limits::{SEND_WINDOW_BYTES_MIN, SEND_WINDOW_BYTES_START};
+use crate::limits::{BATCH_BYTES_MAX, BATCH_BYTES_MIN, CARRY_BYTES_MAX, SEND_WINDOW_BYTES_START};
 use crate::time::Instant;
 use std::time::Duration;
 
 /// The window's multiple of the bandwidth-delay product.
-const GAIN: u64 = 2;
+const GAIN: u32 = 2;
+/// The window never drains in less than this: a pipeline of reading, hashing, sending, verifying and writing works on
+/// several batches at once, and a scheduler's tick must not empty it.
+const DRAIN_MIN: Duration = Duration::from_millis(4);
 /// How long a shortest round trip is believed.
 const RTT_AGE: Duration = Duration::from_secs(10);
+/// What a new measurement of the round trip takes beyond the round trips themselves.
+const PROBE_EXTRA: Duration = Duration::from_millis(10);
+/// How long a batch may occupy the path.
+const BATCH_TIME: Duration = Duration::from_millis(20);
 /// How long a highest rate is believed, at least, and in round trips.
 const RATE_AGE: Duration = Duration::from_millis(200);
 const RATE_AGE_ROUND_TRIPS: u32 = 10;
+/// A rate is measured over this long at least: acknowledgements come in bursts, above all on a busy machine.
+const INTERVAL_MIN: Duration = Duration::from_millis(10);
 
-/// The best of the last one to two `age`s: two buckets, of which the older is dropped when the younger is full.
+/// The highest of the last one to two `age`s: two buckets, of which the older is dropped when the younger is full.
 #[derive(Clone, Copy, Debug, Default)]
-struct Best {
+struct Highest {
     current: Option<u64>,
     previous: Option<u64>,
     since: Instant,
 }
 
-impl Best {
-    fn add(&mut self, value: u64, now: Instant, age: Duration, better: fn(u64, u64) -> u64) {
+impl Highest {
+    fn add(&mut self, value: u64, now: Instant, age: Duration) {
         if now.since(self.since) >= age {
             (self.previous, self.current, self.since) = (self.current, None, now);
         }
-        self.current = Some(self.current.map_or(value, |best| better(best, value)));
+        self.current = self.current.max(Some(value));
     }
 
-    fn get(&self, better: fn(u64, u64) -> u64) -> Option<u64> {
-        match (self.current, self.previous) {
-            (Some(a), Some(b)) => Some(better(a, b)),
-            (a, b) => a.or(b),
+    fn get(&self) -> Option<u64> {
+        self.current.max(self.previous)
+    }
+}
+
+/// The shortest round trip. One that has not been seen again for [`RTT_AGE`] is measured anew with little under way:
+/// our own window keeps a queue on the path, and believing that queue to be the path would grow it without end.
+#[derive(Clone, Copy, Debug, Default)]
+struct RoundTrip {
+    shortest: Option<Duration>,
+    seen_at: Instant,
+    /// Measuring anew until then; the shortest so far.
+    probe: Option<(Instant, Option<Duration>)>,
+}
+
+impl RoundTrip {
+    fn add(&mut self, sent_at: Instant, now: Instant) {
+        let sample = now.since(sent_at);
+        if self.shortest.is_none_or(|shortest| sample <= shortest) {
+            (self.shortest, self.seen_at, self.probe) = (Some(sample), now, None);
+            return;
+        }
+        match &mut self.probe {
+            None if now.since(self.seen_at) >= RTT_AGE => {
+                // Until what is under way now has come back, and as much again.
+                self.probe = Some((now.after(sample * 2 + PROBE_EXTRA), None));
+            }
+            None => {}
+            Some((until, shortest)) => {
+                *shortest = Some(shortest.map_or(sample, |shortest| shortest.min(sample)));
+                if now >= *until {
+                    (self.shortest, self.seen_at, self.probe) = (*shortest, now, None);
+                }
+            }
         }
     }
 }
 
-/// What one acknowledgement says about the path.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Sample {
-    /// From ingress to the far hypervisor's taking it, and back.
-    pub(super) round_trip: Duration,
-    /// Bytes delivered while the sampled batch was under way.
-    pub(super) delivered: u64,
-    /// How long that took.
-    pub(super) elapsed: Duration,
-    /// The sender had nothing more to send: the path could have done better.
-    pub(super) source_limited: bool,
-}
-
-/// The estimates of one connection and direction.
+/// The estimates of one connection and direction, or of a link.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Pace {
-    round_trip: Best,
-    rate: Best,
+    round_trip: RoundTrip,
+    rate: Highest,
+    /// The present interval: when it began, and what had been delivered by then.
+    since: Option<Instant>,
+    base: u64,
+    /// The sender had little to send at some time of the interval: the path could have done better.
+    source_limited: bool,
 }
 
 impl Pace {
-    pub(super) fn add(&mut self, sample: Sample, now: Instant) {
-        let round_trip = u64::try_from(sample.round_trip.as_nanos()).unwrap_or(u64::MAX).max(1);
-        self.round_trip.add(round_trip, now, RTT_AGE, u64::min);
-        let elapsed = u64::try_from(sample.elapsed.as_nanos()).unwrap_or(u64::MAX).max(1);
-        let rate = u64::try_from(u128::from(sample.delivered) * 1_000_000_000 / u128::from(elapsed))
-            .unwrap_or(u64::MAX);
-        if sample.source_limited && self.rate().is_some_and(|best| rate <= best) {
+    /// Something was sent, and with it `under_way` bytes are on their way.
+    pub(super) fn sent(&mut self, under_way: u64, now: Instant) {
+        self.since.get_or_insert(now);
+        self.source_limited |= under_way < self.window() / 2;
+    }
+
+    /// What was sent at `sent_at` has been delivered, `delivered` bytes in all since the beginning.
+    pub(super) fn delivered(&mut self, sent_at: Instant, delivered: u64, now: Instant) {
+        self.round_trip.add(sent_at, now);
+        let Some(since) = self.since else { return };
+        let elapsed = now.since(since);
+        let round_trip = self.round_trip().unwrap_or_default();
+        if delivered == self.base || elapsed < INTERVAL_MIN.max(round_trip) {
             return;
         }
-        let age = RATE_AGE.max(self.round_trip().unwrap_or_default() * RATE_AGE_ROUND_TRIPS);
-        self.rate.add(rate, now, age, u64::max);
+        let bytes = u128::from(delivered.saturating_sub(self.base));
+        let rate = u64::try_from(bytes * 1_000_000_000 / elapsed.as_nanos().max(1)).unwrap_or(u64::MAX);
+        if !self.source_limited || self.rate().is_none_or(|best| rate > best) {
+            self.rate.add(rate, now, RATE_AGE.max(round_trip * RATE_AGE_ROUND_TRIPS));
+        }
+        (self.since, self.base, self.source_limited) = (Some(now), delivered, false);
     }
 
     /// Shortest recent round trip, the far hypervisor's reading included.
     pub(super) fn round_trip(&self) -> Option<Duration> {
-        self.round_trip.get(u64::min).map(Duration::from_nanos)
+        self.round_trip.shortest
     }
 
     /// Highest recent rate, bytes a second.
     pub(super) fn rate(&self) -> Option<u64> {
-        self.rate.get(u64::max)
+        self.rate.get()
+    }
+
+    /// Bytes that one batch should take: fewer on a slow path, where a whole batch takes long to drain.
+    pub(super) fn batch(&self) -> u64 {
+        let most = BATCH_BYTES_MAX as u64;
+        self.rate().map_or(most, |rate| bytes_in(rate, BATCH_TIME).clamp(BATCH_BYTES_MIN, most))
     }
 
     /// Bytes that may be under way.
@@ -90,29 +137,40 @@ impl Pace {
         let (Some(rate), Some(round_trip)) = (self.rate(), self.round_trip()) else {
             return SEND_WINDOW_BYTES_START;
         };
-        let product = u128::from(rate) * round_trip.as_nanos() / 1_000_000_000;
-        u64::try_from(product).unwrap_or(u64::MAX).saturating_mul(GAIN).max(SEND_WINDOW_BYTES_MIN)
+        // Two batches, so that one is read while the other travels.
+        let least = 2 * (self.batch() + CARRY_BYTES_MAX as u64);
+        if self.round_trip.probe.is_some() {
+            return bytes_in(rate, round_trip / 2).max(least);
+        }
+        bytes_in(rate, (round_trip * GAIN).max(DRAIN_MIN)).max(least)
     }
+}
+
+/// Bytes that a rate moves in a time.
+fn bytes_in(rate: u64, time: Duration) -> u64 {
+    u64::try_from(u128::from(rate) * time.as_nanos() / 1_000_000_000).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// A path of a given rate and delay, asked for `window` bytes at a time: where does the window settle?
+    /// A path of a given rate and delay, kept full: where does the window settle?
     fn settle(rate: u64, delay: Duration) -> u64 {
-        let mut pace = Pace::default();
-        let mut now = Instant::START;
-        for _ in 0..200 {
-            let window = pace.window();
-            let transfer = Duration::from_nanos(window * 1_000_000_000 / rate);
-            let first = Duration::from_nanos(262_144 * 1_000_000_000 / rate);
-            let elapsed = transfer.max(delay + first);
-            now = now.after(elapsed);
-            pace.add(
-                Sample { round_trip: delay + first, delivered: window, elapsed, source_limited: false },
-                now,
-            );
+        let (mut pace, mut now, mut link_free) = (Pace::default(), Instant::START, Instant::START);
+        let (mut sent, mut delivered) = (0, 0);
+        let mut arrivals = std::collections::VecDeque::new();
+        for _ in 0..20_000 {
+            while sent - delivered + pace.batch() <= pace.window() {
+                sent += pace.batch();
+                pace.sent(sent - delivered, now);
+                let batch_time = Duration::from_nanos(pace.batch() * 1_000_000_000 / rate);
+                link_free = link_free.max(now).after(batch_time);
+                arrivals.push_back((link_free.after(delay), now, sent));
+            }
+            let Some((arrival, sent_at, position)) = arrivals.pop_front() else { break };
+            (now, delivered) = (arrival, position);
+            pace.delivered(sent_at, delivered, now);
         }
         pace.window()
     }
@@ -125,20 +183,48 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_reader_gets_the_least_window() {
-        assert_eq!(settle(1_000_000, Duration::from_micros(100)), SEND_WINDOW_BYTES_MIN);
+    fn a_slow_reader_gets_small_batches_and_a_small_window() {
+        let window = settle(1_000_000, Duration::from_micros(100));
+        assert!(window < 200_000, "{window}");
+    }
+
+    #[test]
+    fn a_fast_reader_gets_what_drains_in_the_least_time() {
+        let window = settle(2_000_000_000, Duration::from_micros(50));
+        assert!((7_000_000..10_000_000).contains(&window), "{window}");
     }
 
     #[test]
     fn idle_times_do_not_shrink_the_rate() {
         let mut pace = Pace::default();
-        let round_trip = Duration::from_millis(10);
-        let busy = Sample { round_trip, delivered: 10_000_000, elapsed: round_trip, source_limited: false };
-        pace.add(busy, Instant::START);
-        let idle = Sample { delivered: 100, source_limited: true, ..busy };
-        for second in 1..100 {
-            pace.add(idle, Instant::START.after(Duration::from_secs(second)));
+        let at = |ms: u64| Instant::from_nanos(ms * 1_000_000);
+        for ms in (10..=200).step_by(10) {
+            pace.sent(u64::MAX, at(ms - 10));
+            pace.delivered(at(ms - 10), ms * 1_000_000, at(ms));
         }
         assert_eq!(pace.rate(), Some(1_000_000_000));
+        for second in 1..100 {
+            pace.sent(100, at(second * 1000 - 10));
+            pace.delivered(at(second * 1000 - 10), 200_000_000 + second * 100, at(second * 1000));
+        }
+        assert_eq!(pace.rate(), Some(1_000_000_000));
+    }
+
+    #[test]
+    fn a_burst_of_acknowledgements_is_no_fast_path() {
+        let mut pace = Pace::default();
+        let at = |us: u64| Instant::from_nanos(us * 1000);
+        for burst in 1..50 {
+            for batch in 0..8 {
+                pace.sent(u64::MAX, at(burst * 8000 - 8000));
+                pace.delivered(
+                    at(burst * 8000 - 8000),
+                    (burst * 8 + batch) * 262_144,
+                    at(burst * 8000 + batch),
+                );
+            }
+        }
+        let rate = pace.rate().unwrap_or_default();
+        assert!((230_000_000..530_000_000).contains(&rate), "{rate}");
     }
 }

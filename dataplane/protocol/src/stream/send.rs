@@ -1,29 +1,25 @@
 //! The sending half of a session: guest bytes become frames, and frames stay until they are verified.
 
-use super::pace::{Pace, Sample};
+use super::pace::Pace;
+use super::retain::{Retention, StreamId};
+use super::sending::{Sending, SendingState, UnderWay};
 use crate::hypervisor::{Parser, Span, StreamProgress};
 use crate::limits::{
-    BATCH_BYTES_MAX, BATCHES_UNDER_WAY_MAX, CARRY_BYTES_MAX, CARRY_WAIT, CONNECTIONS_MAX,
-    RECEIVE_WINDOW_BYTES,
+    BATCHES_UNDER_WAY_MAX, CARRY_BYTES_MAX, CARRY_WAIT, CONNECTIONS_MAX, RECEIVE_WINDOW_BYTES,
 };
 use crate::page::policy::{Mode, Policy};
 use crate::page::{BatchEncoder, Choice, EncodedBatch};
-use crate::schedule::{FrameKey, SendQueue};
+use crate::schedule::FrameKey;
 use crate::time::{Clock, Instant};
 use crate::wire::{
     BATCH_FIELDS_BYTES, BatchFields, ConnectionOpen, FRAME_HEADER_BYTES, FrameHeader, IndexFields, Kind,
     Lane, PartFields, ProgressEntry, Reason, ReasonCode, finish_frame, start_frame,
 };
 use bytes::Bytes;
-use std::collections::{BTreeMap, VecDeque};
-use std::time::Duration;
+use std::collections::BTreeMap;
 
 /// A link that verifies this many bytes a second is faster than one core compresses: encoding would hold it up.
 const FAST_LINK_BYTES_PER_S: u64 = 400_000_000;
-
-/// One transport connection between two gateways, as the gateway numbers it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct StreamId(pub u32);
 
 /// Free bytes that an ingress buffer holds before the bytes read: room for an incomplete record that waited and
 /// for the frame's own fields, so that a batch which is sent as it is needs no copy.
@@ -49,52 +45,6 @@ impl BatchBuffer for Vec<u8> {
     }
 }
 
-/// A frame that has not been verified yet.
-#[derive(Debug)]
-struct Retained {
-    frame: Bytes,
-    /// The stream that took it; `None` while it waits for one.
-    stream: Option<StreamId>,
-}
-
-/// A frame of a connection's lane that is under way, with the parts that belong to it.
-#[derive(Debug)]
-struct UnderWay {
-    end: u64,
-    parts: Vec<FrameKey>,
-    sent_at: Instant,
-    /// What the far hypervisor had taken when this was sent, and when: the base of a rate sample.
-    consumed_then: u64,
-    consumed_at: Instant,
-    /// The same for encoded bytes and their verification.
-    encoded_bytes: u64,
-    verified_then: u64,
-    verified_at: Instant,
-    source_limited: bool,
-}
-
-/// One connection's outgoing direction.
-#[derive(Debug)]
-struct Sending {
-    parser: Option<Parser>,
-    /// An incomplete record that waits for its rest.
-    carry: Vec<u8>,
-    carry_since: Instant,
-    position: u64,
-    hasher: blake3::Hasher,
-    frames: u64,
-    verified_frames: u64,
-    verified: u64,
-    consumed: u64,
-    consumed_at: Instant,
-    limit: u64,
-    under_way: VecDeque<UnderWay>,
-    /// Verified, but the far hypervisor has not taken it yet.
-    verified_under_way: VecDeque<UnderWay>,
-    pace: Pace,
-    ended: bool,
-}
-
 /// Bytes of guest data by how they left.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SentBytes {
@@ -112,31 +62,6 @@ pub struct SentBytes {
     pub wire: u64,
 }
 
-/// What one connection's direction has done, for records and progress.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SendingState {
-    /// The connection.
-    pub connection: u16,
-    /// Bytes read from the hypervisor and put into batches.
-    pub position: u64,
-    /// Bytes that the far side has verified.
-    pub verified: u64,
-    /// Bytes that the far hypervisor has taken.
-    pub consumed: u64,
-    /// BLAKE3 of the bytes up to `position`; `None` where the session carries no digest.
-    pub digest: Option<[u8; 32]>,
-    /// The direction has ended here, and the far side has verified everything including the end.
-    pub ended: bool,
-    /// What the stream's parser found.
-    pub parsed: Option<StreamProgress>,
-    /// Guest bytes that may be under way at present.
-    pub window: u64,
-    /// Highest recent rate at which the far hypervisor takes bytes, bytes a second.
-    pub rate: Option<u64>,
-    /// Shortest recent time from ingress to the far hypervisor's taking it and back.
-    pub round_trip: Option<Duration>,
-}
-
 /// The sending half of a session.
 pub struct Outbound {
     session: u64,
@@ -145,9 +70,7 @@ pub struct Outbound {
     /// Whether connections of this direction carry a hypervisor's pages.
     parse: bool,
     connections: BTreeMap<u16, Sending>,
-    retained: BTreeMap<FrameKey, Retained>,
-    retained_bytes: u64,
-    queue: SendQueue,
+    retained: Retention,
     /// The next sequence of each page lane.
     page_lanes: Vec<u64>,
     policy: Policy,
@@ -157,7 +80,6 @@ pub struct Outbound {
     /// How fast encoded bytes are verified.
     link: Pace,
     verified_bytes: u64,
-    verified_at: Instant,
     bytes: SentBytes,
     window_granted: u64,
 }
@@ -173,9 +95,7 @@ impl Outbound {
             digest,
             parse: pages.is_some(),
             connections: BTreeMap::new(),
-            retained: BTreeMap::new(),
-            retained_bytes: 0,
-            queue: SendQueue::default(),
+            retained: Retention::default(),
             page_lanes: vec![0; usize::from(lanes)],
             policy: Policy::new(mode),
             encoder: BatchEncoder::new(lanes),
@@ -183,7 +103,6 @@ impl Outbound {
             spans: Vec::new(),
             link: Pace::default(),
             verified_bytes: 0,
-            verified_at: Instant::START,
             bytes: SentBytes::default(),
             window_granted: RECEIVE_WINDOW_BYTES,
         }
@@ -200,44 +119,16 @@ impl Outbound {
     /// Starts a connection's direction; its opening frame is sent where `announce` is given.
     pub fn open(&mut self, connection: u16, announce: Option<&ConnectionOpen>, now: Instant) {
         debug_assert!(connection < CONNECTIONS_MAX);
-        let mut sending = Sending {
-            parser: self.parse.then(Parser::new),
-            carry: Vec::new(),
-            carry_since: now,
-            position: 0,
-            hasher: blake3::Hasher::new(),
-            frames: 0,
-            verified_frames: 0,
-            verified: 0,
-            consumed: 0,
-            consumed_at: now,
-            limit: self.window_granted,
-            under_way: VecDeque::new(),
-            verified_under_way: VecDeque::new(),
-            pace: Pace::default(),
-            ended: false,
-        };
-        // Both directions of a connection number their lane from the opening frame, sent or not, so that the
-        // first batch is always sequence 1.
-        if let Some(announce) = announce {
-            let frame = announce.to_frame(self.session, self.epoch, connection);
-            let verified = (self.verified_bytes, self.verified_at);
-            sending.under_way.push_back(UnderWay::new(
-                Vec::new(),
-                frame.len(),
-                &sending,
-                verified,
-                now,
-                true,
-            ));
-            self.connections.insert(connection, sending);
-            self.enqueue((Lane::Connection(connection), 0), frame);
-        } else {
-            sending.verified_frames = 1;
-            self.connections.insert(connection, sending);
+        let mut sending = Sending::new(self.parse, self.window_granted, now);
+        let frame = announce.map(|announce| announce.to_frame(self.session, self.epoch, connection));
+        if let Some(frame) = &frame {
+            let (encoded_bytes, sent_at) = (frame.len() as u64, now);
+            sending.verified_frames = 0;
+            sending.under_way.push_back(UnderWay { end: 0, parts: Vec::new(), sent_at, encoded_bytes });
         }
-        if let Some(sending) = self.connections.get_mut(&connection) {
-            sending.frames = 1;
+        self.connections.insert(connection, sending);
+        if let Some(frame) = frame {
+            self.enqueue((Lane::Connection(connection), 0), frame);
         }
     }
 
@@ -253,9 +144,10 @@ impl Outbound {
         let ahead = sending.position + sending.carry.len() as u64;
         let credit = sending.limit.saturating_sub(ahead);
         let window = sending.pace.window().saturating_sub(ahead.saturating_sub(sending.consumed));
-        let budget = credit.min(window).min(BATCH_BYTES_MAX as u64) as usize;
+        let batch = sending.pace.batch();
+        let budget = credit.min(window).min(batch) as usize;
         // Reading a sliver each time an acknowledgement trickles in would cost a system call and a digest each.
-        if budget < BATCH_BYTES_MAX / 4 && ahead > sending.consumed { 0 } else { budget }
+        if (budget as u64) < batch / 4 && ahead > sending.consumed { 0 } else { budget }
     }
 
     /// Takes `filled` bytes that were read into `buffer` behind its headroom, and makes frames of them.
@@ -404,9 +296,9 @@ impl Outbound {
         encoded: usize,
         now: Instant,
     ) -> FrameHeader {
-        let verified = (self.verified_bytes, self.verified_at);
+        self.link.sent(self.retained.bytes().0, now);
         let sequence = match self.connections.get_mut(&connection) {
-            Some(sending) => sending.next_frame(parts, encoded, verified, now),
+            Some(sending) => sending.next_frame(parts, encoded as u64, now),
             None => 0,
         };
         FrameHeader {
@@ -425,7 +317,7 @@ impl Outbound {
         if rate == 0 || rate >= FAST_LINK_BYTES_PER_S {
             return 0;
         }
-        let under_way = u128::from(self.retained_bytes) * 1_000_000_000 / u128::from(rate);
+        let under_way = u128::from(self.retained.bytes().0) * 1_000_000_000 / u128::from(rate);
         u64::try_from(under_way.saturating_sub(round_trip.as_nanos())).unwrap_or(u64::MAX)
     }
 
@@ -446,37 +338,24 @@ impl Outbound {
 
     fn enqueue(&mut self, key: FrameKey, frame: Bytes) {
         self.bytes.encoded += frame.len() as u64;
-        self.retained_bytes += frame.len() as u64;
-        self.queue.push(key, frame.len());
-        self.retained.insert(key, Retained { frame, stream: None });
+        self.retained.keep(key, frame);
     }
 
     /// The next frame for `stream`; `None`: nothing waits.
     pub fn next_frame(&mut self, stream: StreamId) -> Option<Bytes> {
-        while let Some(key) = self.queue.pop() {
-            // A frame that was verified while its repetition waited needs no stream.
-            if let Some(retained) = self.retained.get_mut(&key) {
-                retained.stream = Some(stream);
-                self.bytes.wire += retained.frame.len() as u64;
-                return Some(retained.frame.clone());
-            }
-        }
-        None
+        let frame = self.retained.next(stream)?;
+        self.bytes.wire += frame.len() as u64;
+        Some(frame)
     }
 
     /// Whether a frame waits for a stream.
     pub fn has_frames(&self) -> bool {
-        !self.queue.is_empty()
+        self.retained.has_waiting()
     }
 
     /// A stream died: what it carried and the far side has not verified leaves again (DWCP-31).
     pub fn stream_lost(&mut self, stream: StreamId) {
-        for (key, retained) in &mut self.retained {
-            if retained.stream == Some(stream) {
-                retained.stream = None;
-                self.queue.push_again(*key, retained.frame.len());
-            }
-        }
+        self.retained.stream_lost(stream);
     }
 
     /// Takes the peer's word on a connection (DWCP-30). Entries may be late or repeated; a word about what was
@@ -503,38 +382,20 @@ impl Outbound {
             let Some(under_way) = sending.under_way.pop_front() else { break };
             let own = (Lane::Connection(entry.connection), sending.verified_frames);
             for key in under_way.parts.iter().chain(std::iter::once(&own)) {
-                if let Some(retained) = self.retained.remove(key) {
-                    self.retained_bytes -= retained.frame.len() as u64;
-                }
+                self.retained.release(key);
             }
             sending.verified_frames += 1;
             sending.verified = under_way.end;
             self.verified_bytes += under_way.encoded_bytes;
-            self.verified_at = now;
-            let sample = Sample {
-                round_trip: now.since(under_way.sent_at),
-                delivered: self.verified_bytes - under_way.verified_then,
-                elapsed: now.since(under_way.verified_at),
-                source_limited: under_way.source_limited,
-            };
-            self.link.add(sample, now);
+            self.link.delivered(under_way.sent_at, self.verified_bytes, now);
             sending.verified_under_way.push_back(under_way);
         }
         if entry.consumed > sending.consumed {
             sending.consumed = entry.consumed;
-            sending.consumed_at = now;
         }
         while sending.verified_under_way.front().is_some_and(|batch| batch.end <= sending.consumed) {
             let Some(batch) = sending.verified_under_way.pop_front() else { break };
-            if batch.end > batch.consumed_then {
-                let sample = Sample {
-                    round_trip: now.since(batch.sent_at),
-                    delivered: sending.consumed.saturating_sub(batch.consumed_then),
-                    elapsed: now.since(batch.consumed_at),
-                    source_limited: batch.source_limited,
-                };
-                sending.pace.add(sample, now);
-            }
+            sending.pace.delivered(batch.sent_at, sending.consumed, now);
         }
         sending.limit = sending.limit.max(entry.limit);
         Ok(())
@@ -580,7 +441,7 @@ impl Outbound {
             sending.verified_frames = sending.frames;
             sending.verified = sending.position;
         }
-        self.retained.clear();
+        self.retained.release_all();
     }
 
     /// Bytes by how they left.
@@ -616,61 +477,8 @@ impl Outbound {
 
     /// Bytes kept for repetition, and how many of them wait for a stream.
     pub fn retained_bytes(&self) -> (usize, usize) {
-        (self.retained_bytes as usize, self.queue.bytes())
-    }
-}
-
-impl Sending {
-    /// Moves the position and the digest over `bytes`.
-    fn advance(&mut self, bytes: &[u8], digest: bool) -> BatchFields {
-        let position = self.position;
-        self.position += bytes.len() as u64;
-        let digest = if digest {
-            self.hasher.update(bytes);
-            *self.hasher.finalize().as_bytes()
-        } else {
-            [0; 32]
-        };
-        BatchFields { position, length: bytes.len() as u32, digest }
-    }
-
-    /// The next frame of this connection's lane, with the parts that belong to it: `encoded` bytes in all.
-    fn next_frame(
-        &mut self,
-        parts: Vec<FrameKey>,
-        encoded: usize,
-        verified: (u64, Instant),
-        now: Instant,
-    ) -> u64 {
-        let sequence = self.frames;
-        self.frames += 1;
-        let source_limited = self.position.saturating_sub(self.consumed) < self.pace.window() / 2;
-        let under_way = UnderWay::new(parts, encoded, self, verified, now, source_limited);
-        self.under_way.push_back(under_way);
-        sequence
-    }
-}
-
-impl UnderWay {
-    fn new(
-        parts: Vec<FrameKey>,
-        encoded: usize,
-        sending: &Sending,
-        (verified_then, verified_at): (u64, Instant),
-        now: Instant,
-        source_limited: bool,
-    ) -> Self {
-        UnderWay {
-            end: sending.position,
-            parts,
-            sent_at: now,
-            consumed_then: sending.consumed,
-            consumed_at: sending.consumed_at,
-            encoded_bytes: encoded as u64,
-            verified_then,
-            verified_at,
-            source_limited,
-        }
+        let (kept, waiting) = self.retained.bytes();
+        (kept as usize, waiting)
     }
 }
 

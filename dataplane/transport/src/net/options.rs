@@ -1,6 +1,7 @@
 //! Socket options, set and read back, and what TCP says about its path.
 
 use super::NetError;
+use rustix::io::Errno;
 use rustix::net::sockopt;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -19,6 +20,9 @@ pub struct SocketOptions {
     pub unsent_low_water_bytes: Option<u32>,
     /// `TCP_CONGESTION`, such as `bbr` or `cubic`. The system may not allow each to each user.
     pub congestion: Option<String>,
+    /// The same as a wish: where it is not there or not allowed, the system's default stays.
+    /// [`AppliedOptions::congestion`] says which it became.
+    pub congestion_preferred: Option<String>,
     /// `TCP_USER_TIMEOUT`: how long sent bytes may stay unacknowledged before the connection is dead.
     pub user_timeout: Option<Duration>,
     /// `SO_KEEPALIVE` with this idle time and interval (whole seconds, at least 1), three probes.
@@ -47,7 +51,7 @@ impl SocketOptions {
     }
 
     pub(crate) fn apply(&self, fd: BorrowedFd<'_>, is_tcp: bool) -> Result<(), NetError> {
-        let named = |option| move |e: rustix::io::Errno| NetError::Option { option, source: e.into() };
+        let named = |option| move |e: Errno| NetError::Option { option, source: e.into() };
         if let Some(bytes) = self.send_buffer_bytes {
             // The forced form exceeds net.core.wmem_max, which only the privileged may; others get what the system allows.
             sockopt::set_socket_send_buffer_size_force(fd, bytes)
@@ -71,6 +75,12 @@ impl SocketOptions {
         }
         if let Some(name) = &self.congestion {
             sockopt::set_tcp_congestion(fd, name).map_err(named("TCP_CONGESTION"))?;
+        }
+        if let Some(name) = &self.congestion_preferred {
+            match sockopt::set_tcp_congestion(fd, name) {
+                Ok(()) | Err(Errno::PERM | Errno::NOENT) => {}
+                Err(error) => return Err(named("TCP_CONGESTION")(error)),
+            }
         }
         if let Some(timeout) = self.user_timeout {
             let ms = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
@@ -235,6 +245,21 @@ mod tests {
         let options = SocketOptions { congestion: Some("no-such".into()), ..SocketOptions::default() };
         let error = options.apply(client.as_fd(), true).unwrap_err();
         assert!(error.to_string().contains("TCP_CONGESTION"), "{error}");
+    }
+
+    #[test]
+    fn a_congestion_control_that_is_only_preferred_may_be_missing() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let default = AppliedOptions::read(client.as_fd()).unwrap().congestion;
+        let prefer = |name: &str| SocketOptions {
+            congestion_preferred: Some(name.into()),
+            ..SocketOptions::default()
+        };
+        prefer("no-such").apply(client.as_fd(), true).unwrap();
+        assert_eq!(AppliedOptions::read(client.as_fd()).unwrap().congestion, default);
+        prefer("reno").apply(client.as_fd(), true).unwrap();
+        assert_eq!(AppliedOptions::read(client.as_fd()).unwrap().congestion.as_deref(), Some("reno"));
     }
 
     #[test]

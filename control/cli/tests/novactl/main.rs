@@ -1,0 +1,11 @@
+//! `novactl` as a process, against scripted peers: two QEMUs and two gateways that fail on demand.
+//!
+//! These fakes stand in for peers on error paths; what real QEMU does is tested with real QEMU elsewhere. Every
+//! command any fake carries out goes into one log, so that tests can say what came before what.
+
+mod gateway;
+mod migrate;
+mod qemu;
+mod recover;
+mod sessions;
+mod world;

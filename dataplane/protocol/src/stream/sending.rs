@@ -1,0 +1,109 @@
+//! One connection's outgoing direction: where it stands, and what of it is under way.
+
+use super::pace::Pace;
+use crate::hypervisor::{Parser, StreamProgress};
+use crate::schedule::FrameKey;
+use crate::time::Instant;
+use crate::wire::BatchFields;
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// A frame of a connection's lane that is under way, with the parts that belong to it.
+#[derive(Debug)]
+pub(super) struct UnderWay {
+    pub(super) end: u64,
+    pub(super) parts: Vec<FrameKey>,
+    pub(super) sent_at: Instant,
+    pub(super) encoded_bytes: u64,
+}
+
+/// One connection's outgoing direction.
+#[derive(Debug)]
+pub(super) struct Sending {
+    pub(super) parser: Option<Parser>,
+    /// An incomplete record that waits for its rest.
+    pub(super) carry: Vec<u8>,
+    pub(super) carry_since: Instant,
+    pub(super) position: u64,
+    pub(super) hasher: blake3::Hasher,
+    pub(super) frames: u64,
+    pub(super) verified_frames: u64,
+    pub(super) verified: u64,
+    pub(super) consumed: u64,
+    pub(super) limit: u64,
+    pub(super) under_way: VecDeque<UnderWay>,
+    /// Verified, but the far hypervisor has not taken it yet.
+    pub(super) verified_under_way: VecDeque<UnderWay>,
+    pub(super) pace: Pace,
+    pub(super) ended: bool,
+}
+
+impl Sending {
+    /// A direction that begins now, with what the peer has granted it. Its lane is numbered from the opening frame,
+    /// announced or not, so that the first batch is always sequence 1.
+    pub(super) fn new(parse: bool, limit: u64, now: Instant) -> Self {
+        Sending {
+            parser: parse.then(Parser::new),
+            carry: Vec::new(),
+            carry_since: now,
+            position: 0,
+            hasher: blake3::Hasher::new(),
+            frames: 1,
+            verified_frames: 1,
+            verified: 0,
+            consumed: 0,
+            limit,
+            under_way: VecDeque::new(),
+            verified_under_way: VecDeque::new(),
+            pace: Pace::default(),
+            ended: false,
+        }
+    }
+
+    /// Moves the position and the digest over `bytes`.
+    pub(super) fn advance(&mut self, bytes: &[u8], digest: bool) -> BatchFields {
+        let position = self.position;
+        self.position += bytes.len() as u64;
+        let digest = if digest {
+            self.hasher.update(bytes);
+            *self.hasher.finalize().as_bytes()
+        } else {
+            [0; 32]
+        };
+        BatchFields { position, length: bytes.len() as u32, digest }
+    }
+
+    /// The next frame of this connection's lane, with the parts that belong to it: `encoded_bytes` in all.
+    pub(super) fn next_frame(&mut self, parts: Vec<FrameKey>, encoded_bytes: u64, now: Instant) -> u64 {
+        let sequence = self.frames;
+        self.frames += 1;
+        self.pace.sent(self.position.saturating_sub(self.consumed), now);
+        self.under_way.push_back(UnderWay { end: self.position, parts, sent_at: now, encoded_bytes });
+        sequence
+    }
+}
+
+/// What one connection's direction has done, for records and progress.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SendingState {
+    /// The connection.
+    pub connection: u16,
+    /// Bytes read from the hypervisor and put into batches.
+    pub position: u64,
+    /// Bytes that the far side has verified.
+    pub verified: u64,
+    /// Bytes that the far hypervisor has taken.
+    pub consumed: u64,
+    /// BLAKE3 of the bytes up to `position`; `None` where the session carries no digest.
+    pub digest: Option<[u8; 32]>,
+    /// The direction has ended here, and the far side has verified everything including the end.
+    pub ended: bool,
+    /// What the stream's parser found.
+    pub parsed: Option<StreamProgress>,
+    /// Guest bytes that may be under way at present.
+    pub window: u64,
+    /// Highest recent rate at which the far hypervisor takes bytes, bytes a second.
+    pub rate: Option<u64>,
+    /// Shortest recent time from ingress to the far hypervisor's taking it and back.
+    pub round_trip: Option<Duration>,
+}
