@@ -252,6 +252,44 @@ fn sessions_that_cannot_be_are_refused_with_the_reason() -> Result<()> {
     })
 }
 
+/// Frames of a session are under way on every stream when it is cancelled; none of the answers to them may overtake
+/// the reason.
+#[test]
+fn both_sides_of_a_cancelled_session_say_so() -> Result<()> {
+    const ROUNDS: usize = 12;
+    Scratch::with_logs(|scratch| {
+        let gateway = start(scratch)?;
+        let peer = Gateway::start(scratch, "peer", &GatewayOptions::default())?;
+        for round in 0..ROUNDS {
+            let [listen, connect] = ["in", "out"].map(|name| scratch.file(&format!("{name}-{round}.sock")));
+            let destination = UnixListener::bind(&connect)?;
+            let session = Session::new()?;
+            let choices = json!({"destination_may_start": false, "digest": false, "codec": "none"});
+            session.open(&gateway, &peer, (&unix(&listen), &unix(&connect)), &choices)?;
+            let mut source = UnixStream::connect(&listen)?;
+            // Both end when the gateways close their sockets.
+            let writing = thread::spawn(move || while source.write_all(&[7; 256 << 10]).is_ok() {});
+            let reading = thread::spawn(move || -> Result<()> {
+                let (mut taken, _) = destination.accept()?;
+                let mut buffer = vec![0; 256 << 10];
+                while taken.read(&mut buffer).is_ok_and(|count| count > 0) {}
+                Ok(())
+            });
+            let flows = |record: &Value| record["guest_bytes"].as_u64().is_some_and(|bytes| bytes > 8 << 20);
+            wait_record(&gateway, &session.id, EXIT_WAIT, flows)?;
+            let side = if round % 2 == 0 { &peer } else { &gateway };
+            side.rpc()?.call("session.cancel", json!({"session": session.id}))?;
+            for side in [&gateway, &peer] {
+                let record = wait_ended(side, &session.id, EXIT_WAIT)?;
+                ensure!(record["reason"]["code"] == "cancelled", "round {round}: {record}");
+            }
+            let ended = || Ok((writing.is_finished() && reading.is_finished()).then_some(()));
+            wait::until("the end of source and destination", EXIT_WAIT, ended)?;
+        }
+        Ok(())
+    })
+}
+
 /// Nobody can tell how much of an unknown stream is all of it: the destination may have what it needs to start, and
 /// then a source whose socket is closed would run the guest too.
 #[test]

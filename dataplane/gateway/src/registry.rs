@@ -43,7 +43,8 @@ pub(crate) struct Registry {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Known {
     Finished,
-    Failed(String),
+    /// Why, in the caller's words for it and in a sentence.
+    Failed(Option<Reason>),
     Never,
 }
 
@@ -188,9 +189,7 @@ impl Registry {
         let sessions = self.sessions();
         match sessions.ended.iter().rev().find(|record| record.session.0 == session) {
             Some(record) if record.state == SessionState::Finished => Known::Finished,
-            Some(record) => {
-                Known::Failed(record.reason.as_ref().map_or_else(String::new, |r| r.message.clone()))
-            }
+            Some(record) => Known::Failed(record.reason.clone()),
             None => Known::Never,
         }
     }
