@@ -7,6 +7,8 @@
 //! Qemu        Process + Qmp + Serial + Guest: a source or a destination
 //! Guest       ready? verify your memory; heartbeats
 //! Gateway     Process + Rpc: novacron-gateway and its control socket
+//! Session     what is said to two gateways by hand
+//! Novactl     Process: a migration as a person starts it, and its report
 //! migration   drives two Qemus over QMP and measures the pause that the guest saw
 //! ```
 //!
@@ -20,6 +22,7 @@ pub mod guest;
 pub mod initramfs;
 pub mod limits;
 pub mod migration;
+pub mod novactl;
 pub mod port;
 pub mod process;
 pub mod qemu;
@@ -27,16 +30,19 @@ pub mod qmp;
 pub mod rpc;
 pub mod scratch;
 pub mod serial;
+pub mod session;
 pub mod usage;
 pub mod wait;
 
 pub use gateway::{Gateway, GatewayOptions};
 pub use guest::{Guest, GuestOptions, Verified};
 pub use migration::{Migration, MigrationReport, Pause};
+pub use novactl::{Between, Novactl};
 pub use process::Process;
 pub use qemu::{Qemu, QemuOptions};
 pub use qmp::Qmp;
 pub use rpc::Rpc;
 pub use scratch::Scratch;
 pub use serial::{Beat, Serial};
+pub use session::Session;
 pub use usage::Usage;

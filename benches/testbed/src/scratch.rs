@@ -1,10 +1,13 @@
 //! A directory for one test.
 
+use std::cell::Cell;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result};
+
+use crate::process::tail;
 
 /// A directory that nobody else uses and that goes away when this is dropped. Its path is short: the sockets in it
 /// have 108 bytes for theirs (unix(7)).
@@ -30,6 +33,18 @@ impl Scratch {
         Ok(Self { path })
     }
 
+    /// Runs a test in a directory of its own. Should it fail, with an error or by a panic, the end of every log in
+    /// the directory goes to standard error before the directory goes away.
+    ///
+    /// # Errors
+    /// What `test` failed with.
+    pub fn with_logs(test: impl FnOnce(&Scratch) -> Result<()>) -> Result<()> {
+        let told = Told { scratch: Self::new()?, succeeded: Cell::new(false) };
+        let result = test(&told.scratch);
+        told.succeeded.set(result.is_ok());
+        result
+    }
+
     /// The directory.
     pub fn path(&self) -> &Path {
         &self.path
@@ -38,6 +53,28 @@ impl Scratch {
     /// The path of a file in it.
     pub fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
+    }
+}
+
+/// Tells what the logs say, unless the test has succeeded.
+struct Told {
+    scratch: Scratch,
+    succeeded: Cell<bool>,
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        if self.succeeded.get() {
+            return;
+        }
+        let Ok(entries) = fs::read_dir(&self.scratch.path) else { return };
+        let mut logs: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+        logs.retain(|path| path.extension().is_some_and(|suffix| suffix == "log" || suffix == "console"));
+        logs.sort();
+        for path in logs {
+            let text = tail(&path).unwrap_or_else(|error| format!("(unreadable: {error})"));
+            eprintln!("---- {}\n{text}", path.display());
+        }
     }
 }
 
@@ -51,6 +88,19 @@ impl Drop for Scratch {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_failing_test_keeps_its_error_and_leaves_no_directory() {
+        let mut path = PathBuf::new();
+        let result = Scratch::with_logs(|scratch| {
+            path = scratch.path().to_owned();
+            fs::write(scratch.file("a.log"), "what the process said")?;
+            anyhow::bail!("no luck")
+        });
+        assert_eq!(result.unwrap_err().to_string(), "no luck");
+        assert!(!path.exists());
+        assert!(Scratch::with_logs(|_| Ok(())).is_ok());
+    }
 
     #[test]
     fn goes_away_with_what_is_in_it() {
