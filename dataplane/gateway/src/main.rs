@@ -140,14 +140,23 @@ fn serve(args: Args) -> Result<(), String> {
 }
 
 /// Drains; a second signal ends the wait.
-fn drain(calls: &Arc<Calls>, shutdown: &Shutdown, timeout: Duration) {
-    let until = Instant::now() + timeout;
-    calls.drain(Duration::ZERO.max(timeout).min(if shutdown.requests() > 1 {
-        Duration::ZERO
-    } else {
-        timeout
-    }));
-    tracing::debug!(left_ms = until.saturating_duration_since(Instant::now()).as_millis(), "drained");
+fn drain(calls: &Calls, shutdown: &Shutdown, timeout: Duration) {
+    let hurried = || shutdown.requests() > 1;
+    calls.drain(timeout, hurried);
+    let held = calls.registry.held();
+    if held == 0 || hurried() {
+        return;
+    }
+    // Ending closes the sockets, and a source that sees its own close runs the guest again: a second one, if the
+    // destination has started.
+    tracing::warn!(
+        held,
+        "the gateway stays, because sources are held whose guest may run at the destination: settle where it runs, \
+         then `session.release`; a second signal ends the gateway all the same"
+    );
+    while calls.registry.held() > 0 && !hurried() {
+        std::thread::sleep(HOUSEKEEPING);
+    }
 }
 
 type Bound = SyncSender<Result<Vec<Endpoint>, String>>;

@@ -201,6 +201,12 @@ impl Registry {
         sessions.expected.len() + sessions.live.len()
     }
 
+    /// Live sessions that hold their source's sockets until somebody decides.
+    pub(crate) fn held(&self) -> usize {
+        let sessions = self.sessions();
+        sessions.live.values().filter(|live| live.record.state == SessionState::Held).count()
+    }
+
     /// Whether the gateway is shutting down.
     pub(crate) fn is_draining(&self) -> bool {
         self.sessions().draining
