@@ -58,11 +58,6 @@ impl Retention {
         }
     }
 
-    /// The first sequence of a lane that has not been verified.
-    pub(super) fn oldest(&self, lane: Lane) -> Option<u64> {
-        self.frames.range((lane, 0)..=(lane, u64::MAX)).next().map(|((_, sequence), _)| *sequence)
-    }
-
     /// Everything has been verified.
     pub(super) fn release_all(&mut self) {
         self.frames.clear();
