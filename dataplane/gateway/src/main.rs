@@ -141,10 +141,10 @@ fn serve(args: Args) -> Result<(), String> {
 
 /// Drains; a second signal ends the wait.
 fn drain(calls: &Calls, shutdown: &Shutdown, timeout: Duration) {
-    let hurried = || shutdown.requests() > 1;
-    calls.drain(timeout, hurried);
+    let hurry = || shutdown.requests() > 1;
+    calls.drain(timeout, hurry);
     let held = calls.registry.held();
-    if held == 0 || hurried() {
+    if held == 0 || hurry() {
         return;
     }
     // Ending closes the sockets, and a source that sees its own close runs the guest again: a second one, if the
@@ -154,7 +154,7 @@ fn drain(calls: &Calls, shutdown: &Shutdown, timeout: Duration) {
         "the gateway stays, because sources are held whose guest may run at the destination: settle where it runs, \
          then `session.release`; a second signal ends the gateway all the same"
     );
-    while calls.registry.held() > 0 && !hurried() {
+    while calls.registry.held() > 0 && !hurry() {
         std::thread::sleep(HOUSEKEEPING);
     }
 }

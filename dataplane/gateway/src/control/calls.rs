@@ -161,9 +161,9 @@ impl Calls {
         Ok(record)
     }
 
-    /// Takes no new sessions, lets running ones finish until the deadline or until it is `hurried`, and fails the
-    /// rest cleanly.
-    pub(crate) fn drain(&self, timeout: Duration, hurried: impl Fn() -> bool) -> DrainResult {
+    /// Takes no new sessions, lets running ones finish until the deadline or until somebody is in a `hurry`, and
+    /// fails the rest cleanly.
+    pub(crate) fn drain(&self, timeout: Duration, hurry: impl Fn() -> bool) -> DrainResult {
         let running = self.registry.drain();
         tracing::info!(running, timeout_s = timeout.as_secs_f64(), "draining: no new sessions");
         // What no peer has opened yet has nothing to finish.
@@ -172,7 +172,7 @@ impl Calls {
             self.registry.end_expected(session, Reason { code: "draining".to_owned(), message });
         }
         let deadline = Instant::now() + timeout;
-        while Instant::now() < deadline && !hurried() && !self.registry.running().1.is_empty() {
+        while Instant::now() < deadline && !hurry() && !self.registry.running().1.is_empty() {
             std::thread::sleep(LOOK_INTERVAL);
         }
         let left = self.registry.running().1;
