@@ -246,7 +246,7 @@ mod tests {
         }
     }
 
-    /// Without the hearts this hangs within a second or so: the noise takes the processor between a wake-up and the task.
+    /// Without the hearts this hangs in most runs: the noise takes the processor between a wake-up and the task.
     #[test]
     fn a_ready_task_runs_although_the_preemption_timer_was_first() {
         use crate::net::{OpenSocket, SocketOptions};
