@@ -1,6 +1,7 @@
 //! Frames stay until they are acknowledged as verified, so that a lost stream loses nothing.
 
 use crate::schedule::{FrameKey, SendQueue};
+use crate::wire::Lane;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
@@ -65,6 +66,11 @@ impl Retention {
                 self.queue.push_again(*key, retained.frame.len());
             }
         }
+    }
+
+    /// The first frame of a lane that has not been verified.
+    pub(super) fn oldest(&self, lane: Lane) -> Option<u64> {
+        self.frames.range((lane, 0)..=(lane, u64::MAX)).next().map(|((_, sequence), _)| *sequence)
     }
 
     /// Whether a frame waits for a stream.

@@ -240,9 +240,8 @@ impl Outbound {
     /// of a missing part a lane may run (DWCP-34).
     fn lanes_have_room(&self) -> bool {
         self.page_lanes.iter().zip(0..).all(|(next, lane)| {
-            let lane = Lane::Page(lane);
-            let oldest = self.retained.range((lane, 0)..=(lane, u64::MAX)).next();
-            oldest.is_none_or(|((_, oldest), _)| next - oldest < LANE_PENDING_FRAMES_MAX as u64)
+            let oldest = self.retained.oldest(Lane::Page(lane));
+            oldest.is_none_or(|oldest| next - oldest < LANE_PENDING_FRAMES_MAX as u64)
         })
     }
 
