@@ -45,6 +45,12 @@ impl Retention {
         None
     }
 
+    /// The sequence of the oldest frame of a lane that has not been verified.
+    pub(super) fn oldest(&self, lane: Lane) -> Option<u64> {
+        let mut frames = self.frames.range((lane, 0)..=(lane, u64::MAX));
+        frames.next().map(|((_, sequence), _)| *sequence)
+    }
+
     /// A frame has been verified.
     pub(super) fn release(&mut self, key: &FrameKey) {
         if let Some(retained) = self.frames.remove(key) {
