@@ -9,6 +9,7 @@
 //! Gateway     Process + Rpc: novacron-gateway and its control socket
 //! Session     what is said to two gateways by hand
 //! Novactl     Process: a migration as a person starts it, and its report
+//! Relay       a path between two gateways that goes wrong when a test wants it to
 //! migration   drives two Qemus over QMP and measures the pause that the guest saw
 //! ```
 //!
@@ -27,6 +28,7 @@ pub mod port;
 pub mod process;
 pub mod qemu;
 pub mod qmp;
+pub mod relay;
 pub mod rpc;
 pub mod scratch;
 pub mod serial;
@@ -41,6 +43,7 @@ pub use novactl::{Between, Novactl};
 pub use process::Process;
 pub use qemu::{Qemu, QemuOptions};
 pub use qmp::Qmp;
+pub use relay::{Fate, Passing, Relay, Way};
 pub use rpc::Rpc;
 pub use scratch::Scratch;
 pub use serial::{Beat, Serial};
