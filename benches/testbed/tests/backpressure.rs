@@ -116,7 +116,9 @@ fn slow_destinations_hold_their_sources_back_and_cost_no_memory() -> Result<()> 
             let [listen, connect] = ["in", "out"].map(|name| scratch.file(&format!("{name}-{index}.sock")));
             let destination = UnixListener::bind(&connect).context("listening as a destination")?;
             let session = Session::new()?;
-            session.open(&a, &b, (&unix(&listen), &unix(&connect)), &json!({}))?;
+            // With a destination that may start, an opaque stream's source would be held instead of cut at the end.
+            let choices = json!({"destination_may_start": false});
+            session.open(&a, &b, (&unix(&listen), &unix(&connect)), &choices)?;
             let source = UnixStream::connect(&listen).context("connecting as a source")?;
             flows.push(Flow::start(destination, source, content(index % 2 == 0))?);
             sessions.push(session);

@@ -227,6 +227,32 @@ fn span(record: &Value) -> (String, String) {
     (text("opened_at"), text("ended_at"))
 }
 
+/// The stream says that the guest has not been stopped yet: the source's socket need not be held although the
+/// destination may start by itself.
+#[test]
+fn a_session_cancelled_before_the_switchover_lets_the_source_go_on() -> Result<()> {
+    Scratch::with_logs(|scratch| {
+        let options = QemuOptions::default();
+        let (a, b) = gateways(scratch)?;
+        let mut source = Qemu::source(scratch, "source", &options)?;
+        let mut destination = Qemu::destination(scratch, "destination", &options)?;
+        source.guest().wait_ready()?;
+        let session = Session::new()?;
+        let incoming = unix(&scratch.file("destination.sock"));
+        let choices = json!({"destination_may_start": true});
+        let outgoing = session.open(&a, &b, ("tcp:127.0.0.1:0", &incoming), &choices)?;
+        let over = Migration { incoming, outgoing, max_bandwidth: SLOW.parse()?, ..Migration::direct_tcp()? };
+        over.start(&mut source, &mut destination)?;
+        wait_under_way(&a, HALF_WAY_BYTES, MIGRATION_WAIT)?;
+        let cancelled =
+            b.rpc()?.call("session.cancel", json!({"session": session.id, "reason": "enough"}))?;
+        ensure!(cancelled["state"] == "failed", "{cancelled}");
+        must_be_cancelled([&a, &b], &session.id)?;
+        ensure!(migration::wait_completed(&mut source, MIGRATION_WAIT).is_err(), "it was cancelled");
+        must_have_stayed(&mut source, &mut destination)
+    })
+}
+
 /// What an orchestrator of one's own does, with a destination that runs the guest by itself (no `-S`).
 #[test]
 fn a_session_by_hand_moves_a_guest_that_starts_by_itself() -> Result<()> {

@@ -120,7 +120,7 @@ pub(crate) fn update(record: &mut SessionRecord, session: &Session) {
             (_, StreamPhase::Ended) => api::Phase::Ended,
         };
         record.iteration = u64::from(progress.iterations);
-        record.pages = progress.pages;
+        record.pages = progress.pages.saturating_add(progress.zero_pages);
         record.zero_pages = progress.zero_pages;
         record.ram_total_bytes = progress.ram_total_bytes;
     }

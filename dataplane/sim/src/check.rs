@@ -149,5 +149,13 @@ pub(crate) fn bounds(session: &Session, window_of_peer: u64) -> Result<(), Strin
     if retained as u64 > allowed {
         return Err(format!("{retained} bytes retained, {allowed} are explained by what is under way"));
     }
+    // What is held came within the credit of its connection, and frames add their fields to it.
+    let (window, held) = (session.config().receive_window, session.inbound().held_bytes());
+    let frames = (BATCHES_UNDER_WAY_MAX as u64).min(window);
+    let connections = session.inbound().states().count() as u64;
+    let reserved = connections * (window + window / 32 + 4 * 1024 * (1 + frames / 16));
+    if held > reserved {
+        return Err(format!("{held} bytes held, {reserved} are explained by what was reserved"));
+    }
     Ok(())
 }

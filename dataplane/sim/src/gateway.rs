@@ -66,6 +66,7 @@ impl World {
         }
         let mut config = SessionConfig::new(role(side), SESSION, Token::new([7; 32]));
         config.digest = self.plan.digest;
+        (config.lanes, config.codec) = (self.plan.lanes, self.plan.codec);
         config.receive_window = self.plan.windows[side];
         config.outage = Duration::from_nanos(self.plan.outage);
         config.open_timeout = Duration::from_nanos(self.plan.open_timeout);

@@ -4,7 +4,8 @@ use crate::hypervisor::Content;
 use crate::network::{DESTINATION, MICROSECOND, MILLISECOND, Nanos, PathPlan, SECOND, SOURCE, Side};
 use crate::random::Random;
 use novacron_protocol::hypervisor::synthetic::{Contents, Plan as StreamPlan, PlannedPage};
-use novacron_protocol::limits::{BATCH_LEN_MAX, RECEIVE_WINDOW_BYTES};
+use novacron_protocol::limits::{BATCH_LEN_MAX, LANES_MAX, RECEIVE_WINDOW_BYTES};
+use novacron_protocol::page::policy::Mode;
 use novacron_protocol::wire::Kind;
 
 /// What a run is to show.
@@ -146,6 +147,8 @@ pub struct Plan {
     /// When the destination's caller announces the session.
     pub(crate) announced: Nanos,
     pub(crate) connections: Vec<ConnectionPlan>,
+    pub(crate) lanes: u16,
+    pub(crate) codec: Mode,
     /// The first connection carries a stream that the gateways understand: while its guest is stopped, a session
     /// survives only a short outage.
     pub(crate) structured: bool,
@@ -217,15 +220,17 @@ impl Plan {
         let mut connections = draw_connections(random, windows);
         let structured = random.percent(35) && windows[DESTINATION] > 100_000;
         if structured {
-            let main = &mut connections[0].ends[SOURCE];
-            let stream = draw_stream(random);
-            main.bytes = stream.len() as u64;
-            main.chunk.1 = main.chunk.1.max(main.bytes / 2_000);
-            main.reads.1 = main.reads.1.max(main.bytes / 2_000);
-            main.content = Content::Stream(stream);
-            let main = main.bytes;
-            let after = &mut connections[0].ends[DESTINATION].writes_after;
-            *after = (*after).min(main);
+            // The main one, and others as multifd's are.
+            let all = random.percent(30);
+            for connection in connections.iter_mut().take(if all { usize::MAX } else { 1 }) {
+                let [forward, back] = &mut connection.ends;
+                let stream = draw_stream(random);
+                forward.bytes = stream.len() as u64;
+                forward.chunk.1 = forward.chunk.1.max(forward.bytes / 2_000);
+                forward.reads.1 = forward.reads.1.max(forward.bytes / 2_000);
+                forward.content = Content::Stream(stream);
+                back.writes_after = back.writes_after.min(forward.bytes);
+            }
         }
         let digest = scenario == Scenario::Corruption || random.percent(90);
         let short = matches!(scenario, Scenario::Outage | Scenario::Restart | Scenario::Unannounced);
@@ -243,6 +248,14 @@ impl Plan {
             expect_timeout: if short { 30 * SECOND } else { 240 * SECOND },
             announced: 0,
             connections,
+            lanes: random.spread(1, u64::from(LANES_MAX)) as u16,
+            codec: *random.pick(&[
+                Mode::Adaptive { level: 3 },
+                Mode::None,
+                Mode::Lz4,
+                Mode::Lz4,
+                Mode::Zstd { level: 1 },
+            ]),
             structured,
             faults: Vec::new(),
             damage: None,
@@ -272,7 +285,7 @@ impl Plan {
                         self.faults.push((draw_when(random), cuts(random)));
                     }
                 }
-                if random.percent(30) {
+                if random.percent(60) {
                     self.slow_tail(random);
                 }
             }
@@ -337,7 +350,8 @@ impl Plan {
 fn draw_stream(random: &mut Random) -> bytes::Bytes {
     let pages = random.spread(1, 600);
     let mut plan = StreamPlan::filled(pages, random.range(0, 5), random.next_u64());
-    for _ in 0..random.range(0, 3) {
+    plan.passes.clear();
+    for _ in 0..random.range(1, 4) {
         let page = |random: &mut Random| {
             let contents = match random.range(0, 2) {
                 0 => Contents::Zero,

@@ -77,6 +77,8 @@ pub struct Report {
     pub guest_bytes: u64,
     /// A hash of everything that happened: one seed, one value.
     pub fingerprint: u64,
+    /// Frames by their kind, both sides.
+    pub frames: BTreeMap<String, u64>,
     /// Things that happened.
     pub steps: u64,
 }
@@ -388,6 +390,9 @@ impl World {
             .filter_map(|gateway| gateway.session.as_ref())
             .map(|session| session.outbound().bytes().guest)
             .sum();
+        for ((_, kind), count) in &self.sent {
+            *self.report.frames.entry(format!("{kind:?}")).or_default() += count;
+        }
         self.report.fingerprint = crate::random::mix(self.random.next_u64() ^ self.report.steps ^ self.now);
         Ok(())
     }

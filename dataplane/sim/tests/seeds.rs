@@ -61,6 +61,7 @@ fn every_seed_keeps_the_promises() {
     let results = run_all(first..first + count);
 
     let mut coverage = Coverage::default();
+    let mut frames: BTreeMap<String, u64> = BTreeMap::new();
     let mut outcomes: BTreeMap<(Scenario, String), u64> = BTreeMap::new();
     let (mut guest_bytes, mut steps, mut virtual_s) = (0, 0, 0.0);
     let mut failures = Vec::new();
@@ -68,6 +69,9 @@ fn every_seed_keeps_the_promises() {
         match result {
             Ok(report) => {
                 coverage.add(&report.coverage);
+                for (kind, count) in &report.frames {
+                    *frames.entry(kind.clone()).or_default() += count;
+                }
                 let name = |reason: Option<novacron_protocol::wire::ReasonCode>| {
                     reason.map_or("-", |reason| reason.name())
                 };
@@ -96,12 +100,18 @@ fn every_seed_keeps_the_promises() {
     }
     let longest = results.iter().filter_map(|(seed, _, r)| r.as_ref().ok().map(|r| (r.ended_ns, seed))).max();
     println!("  the longest: {longest:?} (ns, seed)");
+    println!("  {frames:?}");
     println!("{}", coverage.table());
     for failure in failures.iter().take(20) {
         println!("{failure}");
     }
     assert!(failures.is_empty(), "{} of {} seeds failed, see above", failures.len(), results.len());
     if count >= SEEDS {
+        for kind in "Open Accept Refuse Fail Progress ConnectionOpen Batch Index Part ConnectionEnd"
+            .split_whitespace()
+        {
+            assert!(frames.contains_key(kind), "no seed sent a frame of kind {kind}");
+        }
         for (role, from, to, _) in EDGES {
             assert!(coverage.of(*role, *from, *to) > 0, "no seed took {role:?} from {from:?} to {to:?}");
         }

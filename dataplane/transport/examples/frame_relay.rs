@@ -10,8 +10,8 @@ use bytes::Bytes;
 use novacron_transport::limits::FRAME_HEADER_BYTES;
 use novacron_transport::shard::{RuntimeConfig, run_shards, sleep};
 use novacron_transport::{
-    Address, Event, FrameBuffer, FramePool, HypervisorStream, Listener, SocketOptions, TcpConfig,
-    TcpTransport, Transport, connect,
+    Address, CloseReason, Event, FrameBuffer, FramePool, HypervisorStream, Listener, SocketOptions,
+    TcpConfig, TcpTransport, Transport, connect,
 };
 use std::collections::VecDeque;
 use std::error::Error;
@@ -75,7 +75,8 @@ async fn relay_in(from: Address, to: Address) -> Outcome<()> {
     poll_fn(|cx| {
         for _ in 0..16 {
             match transport.poll(cx) {
-                Poll::Ready(Event::Closed(_)) => return Poll::Ready(Ok(())),
+                Poll::Ready(Event::Closed(CloseReason::Finished)) if ended => return Poll::Ready(Ok(())),
+                Poll::Ready(Event::Closed(reason)) => return Poll::Ready(Err(reason.into())),
                 Poll::Ready(_) => continue,
                 Poll::Pending => {}
             }
@@ -128,7 +129,11 @@ async fn relay_out(from: Address, to: Address) -> Outcome<()> {
             }
             match transport.poll(cx) {
                 Poll::Ready(Event::Received(frame)) => queue.push_back(frame.slice(FRAME_HEADER_BYTES..)),
-                Poll::Ready(Event::Closed(_)) if queue.is_empty() => return Poll::Ready(Ok(())),
+                Poll::Ready(Event::Closed(CloseReason::Finished)) if queue.is_empty() => {
+                    return Poll::Ready(Ok(()));
+                }
+                Poll::Ready(Event::Closed(CloseReason::Finished)) => {}
+                Poll::Ready(Event::Closed(reason)) => return Poll::Ready(Err(reason.into())),
                 Poll::Ready(_) => {}
                 Poll::Pending => return Poll::Pending,
             }

@@ -15,12 +15,12 @@ use crate::commit::{self, CommitError, Steps};
 use crate::ends::Ends;
 use crate::journal::{self, Header, Journal, JournalError, Step};
 use crate::limits::{CANCEL_WAIT, RECORD_WAIT};
-use crate::qmp::QmpError;
+use crate::qmp::{QmpError, is_terminal};
 use crate::recover::settle::{self, Place, SettleError};
 use crate::report::{GuestAt, Outcome, Report};
 use crate::rpc::{self, GatewayError};
 use progress::Progress;
-use transfer::Watchers;
+use transfer::{TIMEOUT, Watchers};
 
 /// Why a migration is given up before the source completed. By itself it changed nothing; the guest runs at the
 /// source, or [`settle`] finds out where it is.
@@ -204,15 +204,15 @@ fn give_up(
     report: &mut Report,
 ) {
     let started = journal.step() >= Some(Step::Started);
+    // Where it is us who give up, the gateways hear it first: of the socket that QEMU closes when it cancels they
+    // could only say that the source was lost. Whatever the source makes of it is settled below.
+    let ours = trouble.cancelled || trouble.reason.code == TIMEOUT;
+    if ours && ends.source.look().is_ok_and(|seen| !is_terminal(&seen.migration)) {
+        cancel_sessions(args, id, &trouble.reason.code);
+    }
     // A source that cannot be seen may be about to complete: its session is left alone.
-    let source_seen = !started || transfer::cancel(&mut ends.source).is_ok();
-    if source_seen {
-        let reason = trouble.reason.code.clone();
-        for gateway in [&args.source_gateway, &args.destination_gateway] {
-            let params = CancelParams { session: id, reason: format!("novactl: {reason}") };
-            // It may be over, unknown or gone: all of that is as good.
-            let _ = rpc::call::<SessionRecord>(gateway, Call::SessionCancel(params));
-        }
+    if !started || transfer::cancel(&mut ends.source).is_ok() {
+        cancel_sessions(args, id, &trouble.reason.code);
     }
     let outcome = if trouble.cancelled { Outcome::Cancelled } else { Outcome::Failed };
     if !touched {
@@ -238,6 +238,14 @@ fn give_up(
             let message = format!("{}; {error}", trouble.reason.message);
             report.undecided(Reason { code: trouble.reason.code, message });
         }
+    }
+}
+
+/// Cancels the session at both gateways. It may be over, unknown or gone: all of that is as good.
+fn cancel_sessions(args: &MigrateArgs, session: SessionId, reason: &str) {
+    for gateway in [&args.source_gateway, &args.destination_gateway] {
+        let params = CancelParams { session, reason: format!("novactl: {reason}") };
+        let _ = rpc::call::<SessionRecord>(gateway, Call::SessionCancel(params));
     }
 }
 

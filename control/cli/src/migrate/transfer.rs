@@ -13,6 +13,9 @@ use crate::limits::{CANCEL_WAIT, POLL, POLL_SHORT, REASON_WAIT};
 use crate::qmp::{MigrationInfo, QmpError, QueryMigrate, is_terminal};
 use crate::watch::Watcher;
 
+/// The code of a migration that took longer than its caller allows.
+pub(super) const TIMEOUT: &str = "timeout";
+
 /// The two gateways' watchers.
 pub(crate) struct Watchers {
     pub(crate) source: Watcher,
@@ -69,7 +72,7 @@ pub(crate) fn until_completed(
         }
         if Instant::now() >= deadline {
             let message = format!("the source had not completed after {} s", timeout.as_secs());
-            return Err(Trouble::new("timeout", message));
+            return Err(Trouble::new(TIMEOUT, message));
         }
         progress.update(&info, watchers.source.record().as_ref());
         // The event of the last change ends this wait at once: the guest stands still.

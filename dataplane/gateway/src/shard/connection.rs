@@ -97,6 +97,8 @@ async fn ingress(
     pool: &FramePool,
 ) {
     let id = connection.id;
+    // The last read took everything that was there.
+    let mut drained = true;
     loop {
         let writable = connection.writable.notified();
         if running.over.get() {
@@ -108,17 +110,21 @@ async fn ingress(
             continue;
         }
         // Nothing is taken from the pool for a connection that has nothing to say.
-        if let Either::Right(()) = race(socket.readable(), connection.over.notified()).await {
+        if drained && matches!(race(socket.readable(), connection.over.notified()).await, Either::Right(())) {
             return;
         }
         let mut buffer = pool.alloc_when_free(INGEST_HEADROOM + budget.min(BATCH_BYTES_MAX)).await;
         let range = INGEST_HEADROOM..buffer.len();
-        match socket.read(&mut buffer, range).await {
+        let wanted = range.len();
+        let read = race(socket.read(&mut buffer, range), connection.over.notified()).await;
+        let Either::Left(read) = read else { return };
+        match read {
             Ok(0) => {
                 running.ingest_end(id);
                 return;
             }
             Ok(count) => {
+                drained = count < wanted;
                 running.ingest(id, Ingress(buffer), count);
             }
             Err(error) => {

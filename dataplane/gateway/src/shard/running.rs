@@ -122,7 +122,6 @@ impl Running {
             }
             Event::Failed(reason) => {
                 tracing::error!(%session, code = reason.code.name(), %reason, "session failed");
-                self.answer_open(Some(&reason));
                 self.ended();
             }
         }
@@ -143,6 +142,16 @@ impl Running {
         for connection in self.connections.borrow().values() {
             connection.writable.notify();
         }
+    }
+
+    /// Tells a caller of `session.open` who still waits why there is no session. After the session has left the
+    /// registry: who hears this may open it again at once, under the same name.
+    pub(super) fn answer_failed(&self) {
+        let failed = match self.core.borrow().state() {
+            State::Failed(reason) => reason.clone(),
+            _ => return,
+        };
+        self.answer_open(Some(&failed));
     }
 
     /// Tells the caller of `session.open` how it went, once.

@@ -32,7 +32,8 @@ pub(super) async fn run(shard: Rc<Shard>, running: Rc<Running>) {
     }
     // The last acknowledgement, or the reason of a failure, is to reach the peer before this side forgets.
     let since = Instant::now();
-    while running.has_frames() && since.elapsed() < LAST_WORD_WAIT {
+    // Without a stream there is nobody to tell.
+    while running.has_frames() && running.peer.stream_count() > 0 && since.elapsed() < LAST_WORD_WAIT {
         running.peer.wake_streams();
         sleep(Duration::from_millis(5)).await;
     }
@@ -50,6 +51,7 @@ pub(super) async fn run(shard: Rc<Shard>, running: Rc<Running>) {
     }
     shard.forget(&running);
     shard.registry.end(running.record());
+    running.answer_failed();
 }
 
 /// Takes a source's hypervisor connections on `listener` until the session is over.

@@ -170,7 +170,8 @@ impl Session {
     /// Takes a frame of this session that a stream delivered. Where it breaks the protocol or the digest, the
     /// session has failed afterwards, and the peer is told.
     pub fn receive(&mut self, stream: StreamId, header: FrameHeader, frame: Bytes, now: Instant) {
-        if self.state.is_over() {
+        // A peer that has finished has nothing to add; another process in its place knows nothing of this session.
+        if self.state.is_over() || self.peer_finished {
             return;
         }
         self.received_bytes += frame.len() as u64;

@@ -1,7 +1,9 @@
 //! Two sessions, and streams that a test holds in its hands.
 
 use super::*;
+use crate::hypervisor::synthetic;
 use crate::limits::{BATCHES_UNDER_WAY_MAX, RECEIVE_WINDOW_BYTES};
+use crate::page::policy::Mode;
 use crate::stream::INGEST_HEADROOM;
 
 const SESSION: u64 = 9;
@@ -32,8 +34,10 @@ impl Pair {
     fn new(window: u64) -> Self {
         let mut destination = config(Role::Destination);
         destination.receive_window = window;
+        let mut source = config(Role::Source);
+        source.codec = Mode::Lz4;
         Pair {
-            source: Session::source(config(Role::Source), at(0)),
+            source: Session::source(source, at(0)),
             destination: Session::destination(destination, at(0)),
             now: at(0),
         }
@@ -245,6 +249,10 @@ fn a_peer_that_finished_first_is_not_a_failure() {
     assert_eq!(pair.source.state(), &State::Running);
     pair.source.stream_lost(StreamId(1), pair.now);
     pair.source.tick(at(1_000_000));
+    let other = ends(7);
+    pair.source.stream_opened(StreamId(2), other, at(1_000_000));
+    let unknown = Reason::new(ReasonCode::SessionUnknown, "another process");
+    deliver(&mut pair.source, 2, unknown.to_frame(Kind::Refuse, SESSION, 0), at(1_000_000));
     pair.drain(0);
     assert_eq!((pair.source.state(), pair.source.digest_equal()), (&State::Finished, Some(true)));
 }
@@ -330,7 +338,7 @@ fn slivers_stay_below_the_bound_of_frames_under_way() {
     let mut pair = Pair::opened();
     pair.source.open_connection("main", pair.now).unwrap();
     // A QEMU stream: a read that ends inside a page leaves an incomplete record, which travels later by itself.
-    let stream = crate::hypervisor::synthetic::Plan::filled(4, 0, 1).build();
+    let stream = synthetic::Plan::filled(4, 0, 1).build();
     let mut read = 0;
     while pair.source.read_budget(0) > 0 && read < 30_000 {
         let bytes = if read < BATCHES_UNDER_WAY_MAX - 4 { 1 } else { 6000 };
@@ -354,4 +362,41 @@ fn slivers_stay_below_the_bound_of_frames_under_way() {
     assert_eq!(pair.destination.state(), &State::Running);
     pair.drain(0);
     assert!(pair.destination.output_ended(0));
+}
+
+/// Page lanes are shared by connections, and the receiver bounds how far ahead of a missing frame each may run.
+#[test]
+fn connections_together_stay_below_the_bound_of_a_page_lane() {
+    let mut pair = Pair::new(RECEIVE_WINDOW_BYTES);
+    pair.source.config.lanes = 1;
+    pair.source.outbound = Outbound::new(SESSION, 0, true, Some((Mode::Lz4, 1)));
+    pair.stream(1);
+    pair.carry(1);
+    let mut plan = synthetic::Plan::filled(1200, 0, 1);
+    for page in &mut plan.passes[0] {
+        page.contents = synthetic::Contents::Fill(7);
+    }
+    let stream = plan.build();
+    for connection in 0..12 {
+        pair.source.open_connection("main", pair.now).unwrap();
+        // A batch for every record, so that each batch is a part on some lane.
+        for bytes in stream.chunks(4104) {
+            if pair.source.read_budget(connection) == 0 {
+                break;
+            }
+            write(&mut pair.source, connection, bytes, pair.now);
+        }
+    }
+    let frames = Vec::from_iter(std::iter::from_fn(|| pair.source.next_frame(StreamId(1))));
+    // The network delivers everything but the first part of each lane, and that last.
+    let first = |frame: &Bytes| {
+        let header = FrameHeader::read(frame).unwrap();
+        header.kind == Kind::Part && header.sequence == 0
+    };
+    let (late, early): (Vec<_>, Vec<_>) = frames.into_iter().partition(first);
+    assert!(!late.is_empty(), "nothing was worth an index");
+    for frame in early.into_iter().chain(late) {
+        deliver(&mut pair.destination, 1, frame, pair.now);
+    }
+    assert_eq!(pair.destination.state(), &State::Running);
 }

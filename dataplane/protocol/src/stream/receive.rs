@@ -353,6 +353,17 @@ impl Inbound {
         !self.connections.is_empty() && self.connections.values().all(Receiving::is_ended)
     }
 
+    /// Bytes held: verified ones that wait for a hypervisor, and frames and parts that wait for earlier ones.
+    pub fn held_bytes(&self) -> u64 {
+        let lanes: usize = self.lanes.iter().flat_map(|lane| lane.pending.values()).map(Bytes::len).sum();
+        let connections = self.connections.values().map(|receiving| {
+            let ready: usize = receiving.ready.iter().map(Bytes::len).sum();
+            let pending: usize = receiving.pending.values().map(|(_, frame)| frame.len()).sum();
+            (ready + pending) as u64 + receiving.parts_bytes
+        });
+        lanes as u64 + connections.sum::<u64>()
+    }
+
     /// Every connection's state.
     pub fn states(&self) -> impl Iterator<Item = ReceivingState> + '_ {
         self.connections.iter().map(|(connection, receiving)| ReceivingState {

@@ -1,6 +1,7 @@
 //! Frames stay until they are acknowledged as verified, so that a lost stream loses nothing.
 
 use crate::schedule::{FrameKey, SendQueue};
+use crate::wire::Lane;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
@@ -42,6 +43,12 @@ impl Retention {
             }
         }
         None
+    }
+
+    /// The sequence of the oldest frame of a lane that has not been verified.
+    pub(super) fn oldest(&self, lane: Lane) -> Option<u64> {
+        let mut frames = self.frames.range((lane, 0)..=(lane, u64::MAX));
+        frames.next().map(|((_, sequence), _)| *sequence)
     }
 
     /// A frame has been verified.

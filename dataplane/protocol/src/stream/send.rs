@@ -5,7 +5,8 @@ use super::retain::{Retention, StreamId};
 use super::sending::{Sending, SendingState, UnderWay};
 use crate::hypervisor::{Parser, Span, StreamProgress};
 use crate::limits::{
-    BATCHES_UNDER_WAY_MAX, CARRY_BYTES_MAX, CARRY_WAIT, CONNECTIONS_MAX, RECEIVE_WINDOW_BYTES,
+    BATCHES_UNDER_WAY_MAX, CARRY_BYTES_MAX, CARRY_WAIT, CONNECTIONS_MAX, LANE_PENDING_FRAMES_MAX,
+    RECEIVE_WINDOW_BYTES,
 };
 use crate::page::policy::{Mode, Policy};
 use crate::page::{BatchEncoder, Choice, EncodedBatch};
@@ -216,8 +217,7 @@ impl Outbound {
         let data = &bytes[start..start + length];
         let fields = sending.advance(data, self.digest);
         self.bytes.guest += length as u64;
-
-        if self.parse && self.encode(length, data, drain, clock) {
+        if self.parse && self.lanes_have_room() && self.encode(length, data, drain, clock) {
             return self.send_structured(connection, &fields, now);
         }
         self.bytes.raw += length as u64;
@@ -234,6 +234,15 @@ impl Outbound {
             buffer.freeze().slice(frame_at..start + length)
         };
         self.enqueue((header.lane, header.sequence), frame);
+    }
+
+    /// Whether every page lane may take another part: connections share them, and a receiver bounds how far ahead
+    /// of a missing part a lane may run (DWCP-34).
+    fn lanes_have_room(&self) -> bool {
+        self.page_lanes.iter().zip(0..).all(|(next, lane)| {
+            let oldest = self.retained.oldest(Lane::Page(lane));
+            oldest.is_none_or(|oldest| next - oldest < LANE_PENDING_FRAMES_MAX as u64)
+        })
     }
 
     /// Encodes a batch with what effort pays, and learns what it cost. False: it is better carried as it is.

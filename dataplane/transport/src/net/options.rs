@@ -23,21 +23,18 @@ pub struct SocketOptions {
     /// The same as a wish: where it is not there or not allowed, the system's default stays.
     /// [`AppliedOptions::congestion`] says which it became.
     pub congestion_preferred: Option<String>,
-    /// `TCP_USER_TIMEOUT`: how long sent bytes may stay unacknowledged before the connection is dead.
+    /// `TCP_USER_TIMEOUT`: how long sent bytes may stay unacknowledged before the connection is dead. Linux counts the time
+    /// during which the peer is alive and does not read (a zero window) too, so this must exceed any back-pressure.
     pub user_timeout: Option<Duration>,
     /// `SO_KEEPALIVE` with this idle time and interval (whole seconds, at least 1), three probes.
     pub keepalive: Option<Duration>,
 }
 
 impl SocketOptions {
-    /// For streams between gateways: no delay, dead peers noticed.
+    /// For streams between gateways: no delay, and an idle stream's dead peer is noticed in 20 s. A dead peer of a busy
+    /// stream is for the protocol to notice: TCP itself cannot tell it soon without mistaking back-pressure for death.
     pub fn for_streams() -> Self {
-        Self {
-            no_delay: true,
-            keepalive: Some(Duration::from_secs(5)),
-            user_timeout: Some(Duration::from_secs(20)),
-            ..Self::default()
-        }
+        Self { no_delay: true, keepalive: Some(Duration::from_secs(5)), ..Self::default() }
     }
 
     /// For a hypervisor's socket on this machine: buffers of 1 MiB, so that one call moves a whole batch.
@@ -217,6 +214,7 @@ mod tests {
             receive_buffer_bytes: Some(200_000),
             unsent_low_water_bytes: Some(65_536),
             congestion: Some("reno".into()),
+            user_timeout: Some(Duration::from_secs(20)),
             ..SocketOptions::for_streams()
         };
         options.apply(client.as_fd(), true).unwrap();

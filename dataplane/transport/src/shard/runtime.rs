@@ -1,5 +1,6 @@
 //! Starting shards.
 
+use super::{sleep, spawn};
 use crate::limits::{MEMLOCK_BYTES_MIN, SHARDS_MAX};
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 use rustix::process::{Resource, getrlimit};
@@ -14,7 +15,7 @@ pub struct RuntimeConfig {
     pub shards: usize,
     /// Processors to pin to, one a shard, used again from the start when there are fewer than shards. Empty: not pinned.
     pub cpus: Vec<usize>,
-    /// How long tasks that never wait may run before sockets and timers are looked at.
+    /// How long tasks that never wait may run before sockets and timers are looked at. At least [`PREEMPT_AFTER_MIN`].
     pub preempt_after: Duration,
     /// How long an idle shard spins before it sleeps. Zero: an idle shard costs no processor time.
     pub spin: Duration,
@@ -22,9 +23,16 @@ pub struct RuntimeConfig {
 
 impl Default for RuntimeConfig {
     fn default() -> Self {
-        Self { shards: 1, cpus: Vec::new(), preempt_after: Duration::from_millis(2), spin: Duration::ZERO }
+        Self { shards: 1, cpus: Vec::new(), preempt_after: Duration::from_millis(20), spin: Duration::ZERO }
     }
 }
+
+/// Shortest time after which tasks that never wait are interrupted.
+pub const PREEMPT_AFTER_MIN: Duration = Duration::from_millis(1);
+
+/// Beats of one heart, and hearts of one shard: see `beat`.
+const HEARTBEAT: Duration = Duration::from_millis(60);
+const HEARTS: u32 = 3;
 
 /// Shards could not start. Nothing runs.
 #[derive(Debug)]
@@ -141,17 +149,33 @@ where
         let main = main.clone();
         let handle = LocalExecutorBuilder::new(cpu.map_or(Placement::Unbound, Placement::Fixed))
             .name(&format!("shard-{index}"))
-            .preempt_timer(config.preempt_after)
+            .preempt_timer(config.preempt_after.max(PREEMPT_AFTER_MIN))
             .spin_before_park(config.spin)
             // Registered buffers serve file I/O only, which the dataplane does not do: the least that glommio allows.
             .io_memory(64 * 1024)
-            .ring_depth(256)
-            .spawn(move || async move { main(shard).await })
+            .ring_depth(1024)
+            .spawn(move || async move {
+                let _hearts: Vec<_> = (1..=HEARTS).map(|n| spawn(beat(HEARTBEAT * n / HEARTS))).collect();
+                main(shard).await;
+            })
             .map_err(|e| RuntimeError::Start { shard: index, detail: e.to_string() })?;
         running.handles.push(handle);
         running.shards.push(shard);
     }
     Ok(running)
+}
+
+/// Wakes the shard again and again, so that no task that is ready stays asleep.
+///
+/// glommio 0.9 may go to sleep with ready tasks: if the preemption timer fires before any of them ran (the thread lost its
+/// processor for that long just then), `run_task_queues` says that nothing ran, and the executor parks without looking
+/// whether something could. Any later event runs them. This is that event; there are several hearts because the one whose
+/// beat meets the same fate is asleep too.
+async fn beat(phase: Duration) {
+    sleep(phase).await;
+    loop {
+        sleep(HEARTBEAT).await;
+    }
 }
 
 fn check_locked_memory(limit: Option<u64>) -> Result<(), RuntimeError> {
@@ -219,6 +243,51 @@ mod tests {
         for shards in [0, SHARDS_MAX + 1] {
             let config = RuntimeConfig { shards, ..RuntimeConfig::default() };
             assert!(matches!(run_shards(&config, |_| async {}), Err(RuntimeError::ShardCount(_))));
+        }
+    }
+
+    /// Without the hearts this hangs within a second or so: the noise takes the processor between a wake-up and the task.
+    #[test]
+    fn a_ready_task_runs_although_the_preemption_timer_was_first() {
+        use crate::net::{OpenSocket, SocketOptions};
+        use std::io::{Read, Write};
+        use std::os::fd::OwnedFd;
+        use std::os::unix::net::UnixStream;
+        use std::sync::atomic::AtomicBool;
+        use std::time::Instant;
+
+        let stop = Arc::new(AtomicBool::new(false));
+        let noise: Vec<_> = (0..6)
+            .map(|_| {
+                let stop = Arc::clone(&stop);
+                std::thread::spawn(move || while !stop.load(Ordering::Relaxed) {})
+            })
+            .collect();
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let ours = Arc::new(std::sync::Mutex::new(Some(OwnedFd::from(ours))));
+        let config = RuntimeConfig { preempt_after: PREEMPT_AFTER_MIN, ..RuntimeConfig::default() };
+        let shards = run_shards(&config, move |_| {
+            let open = OpenSocket::adopt(ours.lock().unwrap().take().unwrap()).unwrap();
+            async move {
+                let stream = crate::HypervisorStream::attach(open, &SocketOptions::default()).unwrap();
+                let mut byte = [0];
+                while stream.read_slice(&mut byte).await.unwrap() == 1 {
+                    stream.write_all(bytes::Bytes::copy_from_slice(&byte)).await.unwrap();
+                }
+            }
+        })
+        .unwrap();
+        theirs.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(4) {
+            theirs.write_all(b"x").unwrap();
+            theirs.read_exact(&mut [0]).expect("an echo within 10 s");
+        }
+        drop(theirs);
+        stop.store(true, Ordering::Relaxed);
+        shards.join().unwrap();
+        for thread in noise {
+            thread.join().unwrap();
         }
     }
 
