@@ -337,11 +337,11 @@ impl Plan {
             }
             // More than the socket holds, less than the window: all is verified while much is still to be read.
             let writes = &mut connection.ends[1 - side];
-            writes.bytes = random.range(2_000, 12_000).min(self.windows[side]);
+            writes.bytes = random.range(2_000, 8_000).min(self.windows[side]);
             (writes.socket, writes.writes_after) = (1_000, 0);
             (writes.reads, writes.read_pause) = ((1, 1_000), (0, SECOND));
         }
-        let dark = random.range(SECOND, 40 * SECOND);
+        let dark = random.range(15 * SECOND, 40 * SECOND);
         self.faults = vec![(When::Closed, Fault::CutAll { dark })];
     }
 }
