@@ -20,6 +20,8 @@ use serde_json::json;
 
 /// How long a gateway may take to close a connection that makes no sense.
 const CLOSE_WAIT: Duration = Duration::from_secs(10);
+/// After this long a gateway's records show what has happened.
+const SETTLE: Duration = Duration::from_millis(300);
 /// The most handshakes that a gateway waits for at once.
 const HANDSHAKES_MAX: usize = 64;
 
@@ -349,6 +351,7 @@ fn a_stranger_can_neither_take_an_announced_session_nor_end_it() -> Result<()> {
         let (header, payload) = read_frame(&socket)?;
         ensure!(matches!(header.kind, Kind::Refuse | Kind::Fail), "{header:?}");
         assert_eq!(Reason::read(&payload)?.code, ReasonCode::NotAuthorised);
+        thread::sleep(SETTLE);
         assert_eq!(record(&b, &session.id)?["state"], "waiting", "a stranger has spoilt the session");
 
         // Nor is a session that runs anyone's but its peer's.
@@ -358,7 +361,7 @@ fn a_stranger_can_neither_take_an_announced_session_nor_end_it() -> Result<()> {
         socket.write_all(&open.to_frame(id, 0))?;
         let (_, payload) = read_frame(&socket)?;
         assert_ne!(Reason::read(&payload)?.code, ReasonCode::Finished);
-        thread::sleep(Duration::from_millis(200));
+        thread::sleep(SETTLE);
         for gateway in [&a, &b] {
             assert_eq!(record(gateway, &session.id)?["state"], "running");
         }
