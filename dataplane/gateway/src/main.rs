@@ -128,7 +128,8 @@ fn serve(args: Args) -> Result<(), String> {
             registry.end_expected(session, Reason { code: "timeout".to_owned(), message });
         }
     }
-    drain(&calls, &shutdown, args.drain_timeout);
+    // A second signal ends the wait.
+    calls.drain(args.drain_timeout, || shutdown.requests() > 1);
     for handle in &handles {
         // A shard that is gone needs no command to end.
         let _ = handle.send(Command::End);
@@ -137,17 +138,6 @@ fn serve(args: Args) -> Result<(), String> {
     running.join().map_err(|error| error.to_string())?;
     tracing::info!("gateway stopped");
     Ok(())
-}
-
-/// Drains; a second signal ends the wait.
-fn drain(calls: &Arc<Calls>, shutdown: &Shutdown, timeout: Duration) {
-    let until = Instant::now() + timeout;
-    calls.drain(Duration::ZERO.max(timeout).min(if shutdown.requests() > 1 {
-        Duration::ZERO
-    } else {
-        timeout
-    }));
-    tracing::debug!(left_ms = until.saturating_duration_since(Instant::now()).as_millis(), "drained");
 }
 
 type Bound = SyncSender<Result<Vec<Endpoint>, String>>;

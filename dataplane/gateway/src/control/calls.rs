@@ -54,7 +54,7 @@ impl Calls {
         match call {
             Call::GatewayInfo => to_value(&self.info()),
             Call::GatewayDrain(DrainParams { timeout_ms }) => {
-                to_value(&self.drain(Duration::from_millis(timeout_ms)))
+                to_value(&self.drain(Duration::from_millis(timeout_ms), || false))
             }
             Call::SessionOpen(open) => to_value(&self.open(*open)?),
             Call::SessionList => to_value(&SessionList { sessions: self.registry.list() }),
@@ -161,8 +161,9 @@ impl Calls {
         Ok(record)
     }
 
-    /// Takes no new sessions, lets running ones finish until the deadline, and fails the rest cleanly.
-    pub(crate) fn drain(&self, timeout: Duration) -> DrainResult {
+    /// Takes no new sessions, lets running ones finish until the deadline or until somebody is in a `hurry`, and
+    /// fails the rest cleanly.
+    pub(crate) fn drain(&self, timeout: Duration, hurry: impl Fn() -> bool) -> DrainResult {
         let running = self.registry.drain();
         tracing::info!(running, timeout_s = timeout.as_secs_f64(), "draining: no new sessions");
         // What no peer has opened yet has nothing to finish.
@@ -171,7 +172,7 @@ impl Calls {
             self.registry.end_expected(session, Reason { code: "draining".to_owned(), message });
         }
         let deadline = Instant::now() + timeout;
-        while Instant::now() < deadline && !self.registry.running().1.is_empty() {
+        while Instant::now() < deadline && !hurry() && !self.registry.running().1.is_empty() {
             std::thread::sleep(LOOK_INTERVAL);
         }
         let left = self.registry.running().1;
