@@ -26,7 +26,7 @@ pub(crate) const SHARD_COMMANDS_MAX: usize = 1024;
 /// Most records that wait to be written to the records file; more are dropped and counted.
 pub(crate) const RECORDS_PENDING_MAX: usize = 1024;
 
-/// Most accepted streams whose handshake is not complete; more are closed at once.
+/// Most accepted streams whose handshake is not complete; for one more, the oldest of them is closed.
 pub(crate) const HANDSHAKES_MAX: usize = 64;
 
 /// How long a stream's handshake may take.

@@ -23,8 +23,7 @@ impl Session {
         }
         let Some(ends) = self.streams.ends(stream) else { return Ok(()) };
         let (session, epoch) = (self.config.session, self.config.epoch);
-        // `blake3::Hash` compares in constant time.
-        if self.config.token.proof("dwcp open", session, epoch, &ends) != open.proof {
+        if !self.config.is_opened_by(open, &ends) {
             return Err(Reason::new(
                 ReasonCode::NotAuthorised,
                 "the peer gateway does not know the session's token",

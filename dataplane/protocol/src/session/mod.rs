@@ -27,7 +27,7 @@ pub use state::State;
 
 use crate::event::Event;
 use crate::hypervisor::{StreamKind, StreamPhase};
-use crate::limits::{FIRST_BYTE_TIMEOUT, LAST_WORD_TIMEOUT, OUTAGE_SWITCHOVER, STREAMS_MAX};
+use crate::limits::{LAST_WORD_TIMEOUT, OUTAGE_SWITCHOVER, STREAMS_MAX};
 use crate::stream::{BatchBuffer, Inbound, Outbound, StreamId};
 use crate::time::{Clock, Instant};
 use crate::wire::{
@@ -486,7 +486,7 @@ impl Session {
             && !self.outbound.any_delivered()
             && !self.outbound.all_closed();
         let since = self.first_connection_at.filter(|_| waits)?.max(self.running_since);
-        Some(since.after(FIRST_BYTE_TIMEOUT))
+        Some(since.after(self.config.first_byte_timeout))
     }
 
     /// Does what has become due.
@@ -521,8 +521,8 @@ impl Session {
         }
         if self.first_byte_deadline().is_some_and(due) {
             let text = format!(
-                "the source's hypervisor connected but sent nothing for {} s",
-                FIRST_BYTE_TIMEOUT.as_secs()
+                "the source's hypervisor connected but sent nothing for {} ms",
+                self.config.first_byte_timeout.as_millis()
             );
             self.fail(Reason::new(ReasonCode::Timeout, text));
         }
