@@ -74,11 +74,6 @@ impl Retention {
         }
     }
 
-    /// The first frame of a lane that has not been verified.
-    pub(super) fn oldest(&self, lane: Lane) -> Option<u64> {
-        self.frames.range((lane, 0)..=(lane, u64::MAX)).next().map(|((_, sequence), _)| *sequence)
-    }
-
     /// Whether a frame waits for a stream.
     pub(super) fn has_waiting(&self) -> bool {
         !self.queue.is_empty()
