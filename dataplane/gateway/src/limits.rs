@@ -50,6 +50,10 @@ pub(crate) const PEER_IDLE: Duration = Duration::from_secs(10);
 /// How long a failed session's last word may take to leave before its streams forget it.
 pub(crate) const LAST_WORD_WAIT: Duration = Duration::from_secs(2);
 
+/// How long sent bytes may stay unacknowledged by the peer's kernel before their stream counts as dead and they
+/// leave on another.
+pub(crate) const STREAM_SILENCE_MAX: Duration = Duration::from_secs(10);
+
 /// Bytes that one stream's transport queues before it takes no more frames: what fills the pipe is the kernel's
 /// buffer; what waits here cannot move to another stream.
 pub(crate) const STREAM_QUEUE_BYTES: usize = 512 * 1024;

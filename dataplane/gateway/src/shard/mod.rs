@@ -13,7 +13,7 @@ pub(crate) use accept::{Handshaken, Listening, listen};
 
 use crate::clock;
 use crate::control::Answer;
-use crate::limits::{PEERS_MAX, SHARD_COMMANDS_MAX, STREAM_QUEUE_BYTES};
+use crate::limits::{PEERS_MAX, SHARD_COMMANDS_MAX, STREAM_QUEUE_BYTES, STREAM_SILENCE_MAX};
 use crate::registry::{Misfit, Registry};
 use novacron_control_api::{
     Codec, Endpoint, ErrorCode, RpcError, SessionOpen, SessionOptions, SessionRecord, SessionSide,
@@ -296,7 +296,10 @@ impl Shard {
 
     /// A stream's transport over a connected socket.
     fn transport(&self, socket: OpenSocket) -> Result<TcpTransport, String> {
-        let mut options = SocketOptions::for_streams();
+        // A gateway reads its streams whatever its hypervisors do: credit holds senders back, not the socket. Bytes
+        // that stay unacknowledged therefore mean a dead path.
+        let mut options =
+            SocketOptions { user_timeout: Some(STREAM_SILENCE_MAX), ..SocketOptions::for_streams() };
         if matches!(socket.peer(), novacron_transport::Peer::Tcp(address) if address.ip().is_loopback()) {
             // What paces for a path of unknown width only costs timers on one that has no width.
             options.congestion_preferred = Some("cubic".to_owned());
