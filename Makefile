@@ -9,7 +9,7 @@ GUEST_INIT := $(GUEST_DIR)/build/$(GUEST_TRIPLE)/release/novacron-guest
 CRATES := --workspace --exclude novacron-guest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup guest build demo test lint unit fuzz e2e
+.PHONY: help setup guest build demo bench test lint unit fuzz e2e
 # Steps share the processor and one build directory: in order, whatever -j says.
 .NOTPARALLEL:
 
@@ -30,6 +30,9 @@ build: setup ## build everything, optimised
 
 demo: guest build ## migrate a running guest through two gateways and say what came of it
 	$(TARGET_DIR)/release/novacron-demo $(TARGET_DIR)/demo
+
+bench: guest build ## measure the promised figures and say of each whether it is reached
+	$(TARGET_DIR)/release/novacron-figures --json $(TARGET_DIR)/figures.json
 
 test: lint unit fuzz e2e ## everything that must hold, as CI runs it
 

@@ -1,6 +1,7 @@
 //! A `novacron-gateway` process.
 
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use anyhow::{Context, Result};
 
@@ -11,13 +12,15 @@ use crate::{Process, Rpc, Scratch, artefact, port};
 pub struct GatewayOptions {
     /// Listen for other gateways on a free port of loopback. A gateway that does not listen only dials.
     pub listen: bool,
+    /// Where its messages go, e.g. `/dev/full`; `None`: to a log of their own.
+    pub log: Option<PathBuf>,
     /// More arguments.
     pub extra: Vec<String>,
 }
 
 impl Default for GatewayOptions {
     fn default() -> Self {
-        Self { listen: true, extra: Vec::new() }
+        Self { listen: true, log: None, extra: Vec::new() }
     }
 }
 
@@ -42,7 +45,11 @@ impl Gateway {
             arguments.extend(["--listen".to_owned(), listen.clone()]);
         }
         arguments.extend(options.extra.iter().cloned());
-        let mut process = Process::start(scratch, name, &artefact::binary("novacron-gateway")?, &arguments)?;
+        let program = artefact::binary("novacron-gateway")?;
+        let mut process = match &options.log {
+            None => Process::start(scratch, name, &program, &arguments)?,
+            Some(log) => Process::start_into(log, name, &program, &arguments, Stdio::null())?,
+        };
         let ask = || -> Result<()> {
             Rpc::connect(&control)?.call("gateway.info", serde_json::json!({})).map(drop)
         };

@@ -9,6 +9,8 @@
 //! Gateway     Process + Rpc: novacron-gateway and its control socket
 //! Session     what is said to two gateways by hand
 //! Novactl     Process: a migration as a person starts it, and its report
+//! Opaque      a session whose ends are sockets of the test
+//! Relay       a path between two gateways that goes wrong when a test wants it to
 //! migration   drives two Qemus over QMP and measures the pause that the guest saw
 //! ```
 //!
@@ -23,10 +25,12 @@ pub mod initramfs;
 pub mod limits;
 pub mod migration;
 pub mod novactl;
+pub mod opaque;
 pub mod port;
 pub mod process;
 pub mod qemu;
 pub mod qmp;
+pub mod relay;
 pub mod rpc;
 pub mod scratch;
 pub mod serial;
@@ -38,9 +42,11 @@ pub use gateway::{Gateway, GatewayOptions};
 pub use guest::{Guest, GuestOptions, Verified};
 pub use migration::{Migration, MigrationReport, Pause};
 pub use novactl::{Between, Novactl};
+pub use opaque::Opaque;
 pub use process::Process;
 pub use qemu::{Qemu, QemuOptions};
 pub use qmp::Qmp;
+pub use relay::{Fate, Passing, Relay, Way};
 pub use rpc::Rpc;
 pub use scratch::Scratch;
 pub use serial::{Beat, Serial};

@@ -32,3 +32,5 @@ pub const SERIAL_LINE_BYTES_MAX: usize = 4096;
 pub const RPC_LINE_BYTES_MAX: u64 = 16 << 20;
 /// How much of a log's end goes into an error message.
 pub const LOG_TAIL_BYTES: u64 = 4096;
+/// The largest frame's payload that a relay between gateways passes on; theirs are smaller.
+pub const RELAY_FRAME_BYTES_MAX: usize = 4 << 20;

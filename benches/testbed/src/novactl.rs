@@ -1,7 +1,8 @@
 //! `novactl` as a process: what a person types, and what comes of it.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -10,7 +11,7 @@ use serde_json::Value;
 
 use crate::limits::ANSWER_WAIT;
 use crate::process::describe;
-use crate::{Gateway, Process, Qemu, Scratch, artefact};
+use crate::{Gateway, Process, Qemu, Scratch, artefact, wait};
 
 /// The four that a migration is between.
 pub struct Between<'a> {
@@ -48,6 +49,21 @@ impl Novactl {
     /// # Errors
     /// When the binary is missing or the destination's gateway does not listen.
     pub fn migrate(scratch: &Scratch, name: &str, between: &Between<'_>, extra: &[&str]) -> Result<Self> {
+        Self::migrate_over(scratch, name, between, between.destination_gateway.peer()?, extra)
+    }
+
+    /// The same over another way to the destination's gateway, e.g. [`crate::Relay::peer`]. Its standard input stays
+    /// open until [`Novactl::release`], for `--hold-at`.
+    ///
+    /// # Errors
+    /// When the binary is missing.
+    pub fn migrate_over(
+        scratch: &Scratch,
+        name: &str,
+        between: &Between<'_>,
+        peer: &str,
+        extra: &[&str],
+    ) -> Result<Self> {
         let path = |path: &Path| path.display().to_string();
         let mut arguments = vec!["migrate".to_owned(), "--json".to_owned()];
         let named = [
@@ -55,14 +71,37 @@ impl Novactl {
             ("--destination-qmp", path(between.destination.qmp_path())),
             ("--source-gateway", path(between.source_gateway.control())),
             ("--destination-gateway", path(between.destination_gateway.control())),
-            ("--peer", between.destination_gateway.peer()?.to_owned()),
+            ("--peer", peer.to_owned()),
             ("--state-dir", path(&state_dir(scratch))),
             ("--socket-dir", path(scratch.path())),
         ];
         arguments.extend(named.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]));
         arguments.extend(extra.iter().map(ToString::to_string));
-        let process = Process::start(scratch, name, &artefact::binary("novactl")?, &arguments)?;
-        Ok(Self { process })
+        let log = scratch.file(&format!("{name}.log"));
+        File::create(&log).with_context(|| format!("making {}", log.display()))?;
+        let program = artefact::binary("novactl")?;
+        Ok(Self { process: Process::start_into(&log, name, &program, &arguments, Stdio::piped())? })
+    }
+
+    /// Waits until it says that it is held at `step` of `--hold-at`, e.g. `Completed`.
+    ///
+    /// # Errors
+    /// When it has ended or says nothing of it within `limit`.
+    pub fn wait_held(&mut self, step: &str, limit: Duration) -> Result<()> {
+        let line = format!("held at {step}");
+        wait::until(&line, limit, || {
+            let said = std::fs::read_to_string(self.process.log()).context("reading what novactl printed")?;
+            if !said.contains(&line) {
+                self.process.must_run()?;
+                return Ok(None);
+            }
+            Ok(Some(()))
+        })
+    }
+
+    /// Lets it go on from where it is held.
+    pub fn release(&mut self) {
+        self.process.close_stdin();
     }
 
     /// Waits for its end.

@@ -32,12 +32,28 @@ impl Process {
     /// When it cannot be started. That it fails later is seen by [`Process::exited`].
     pub fn start(scratch: &Scratch, name: &str, program: &Path, arguments: &[String]) -> Result<Self> {
         let log = scratch.file(&format!("{name}.log"));
-        let output = File::create(&log).with_context(|| format!("making {}", log.display()))?;
+        File::create(&log).with_context(|| format!("making {}", log.display()))?;
+        Self::start_into(&log, name, program, arguments, Stdio::null())
+    }
+
+    /// Starts `program` with `stdin`, and with what it prints going to `log`, which exists: a file, or `/dev/full`.
+    ///
+    /// # Errors
+    /// Those of [`Process::start`].
+    pub fn start_into(
+        log: &Path,
+        name: &str,
+        program: &Path,
+        arguments: &[String],
+        stdin: Stdio,
+    ) -> Result<Self> {
+        let output = File::options().append(true).open(log);
+        let output = output.with_context(|| format!("opening {}", log.display()))?;
         let errors = output.try_clone().context("sharing the log")?;
         let mut command = tied(program);
-        command.args(arguments).stdin(Stdio::null()).stdout(output).stderr(errors);
+        command.args(arguments).stdin(stdin).stdout(output).stderr(errors);
         let child = spawn(command).with_context(|| format!("starting {name} ({})", program.display()))?;
-        Ok(Self { name: name.to_owned(), child, log })
+        Ok(Self { name: name.to_owned(), child, log: log.to_owned() })
     }
 
     /// What the process is called in messages.
@@ -92,6 +108,11 @@ impl Process {
     pub fn terminate(&mut self) -> Result<ExitStatus> {
         self.signal(Signal::TERM)?;
         self.wait(EXIT_WAIT)
+    }
+
+    /// Closes the standard input that it was given as a pipe.
+    pub fn close_stdin(&mut self) {
+        self.child.stdin = None;
     }
 
     /// Sends a signal.

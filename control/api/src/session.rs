@@ -51,7 +51,8 @@ pub struct SessionOptions {
     /// How long the session outlives the loss of all its streams while the guest runs, in milliseconds. Default
     /// 60,000.
     pub outage_ms: u64,
-    /// How long the source waits for the hypervisor's first connection, in milliseconds. Default 30,000.
+    /// How long the source waits for the hypervisor's first connection, and then for its first byte; how long the
+    /// destination waits for the peer gateway to open the session. In milliseconds. Default 30,000.
     pub accept_timeout_ms: u64,
     /// How long to wait for the peer gateway when opening, in milliseconds. Default 10,000.
     pub open_timeout_ms: u64,

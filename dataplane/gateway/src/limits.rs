@@ -26,7 +26,7 @@ pub(crate) const SHARD_COMMANDS_MAX: usize = 1024;
 /// Most records that wait to be written to the records file; more are dropped and counted.
 pub(crate) const RECORDS_PENDING_MAX: usize = 1024;
 
-/// Most accepted streams whose handshake is not complete; more are closed at once.
+/// Most accepted streams whose handshake is not complete; for one more, the oldest of them is closed.
 pub(crate) const HANDSHAKES_MAX: usize = 64;
 
 /// How long a stream's handshake may take.
@@ -49,6 +49,10 @@ pub(crate) const PEER_IDLE: Duration = Duration::from_secs(10);
 
 /// How long a failed session's last word may take to leave before its streams forget it.
 pub(crate) const LAST_WORD_WAIT: Duration = Duration::from_secs(2);
+
+/// How long sent bytes may stay unacknowledged by the peer's kernel before their stream counts as dead and they
+/// leave on another.
+pub(crate) const STREAM_SILENCE_MAX: Duration = Duration::from_secs(10);
 
 /// Bytes that one stream's transport queues before it takes no more frames: what fills the pipe is the kernel's
 /// buffer; what waits here cannot move to another stream.

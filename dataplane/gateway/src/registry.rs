@@ -18,6 +18,9 @@ pub(crate) struct Expected {
     deadline: Instant,
 }
 
+/// Who opens an expected session is not who was announced.
+pub(crate) struct Misfit;
+
 /// A session that a shard runs.
 struct Live {
     shard: usize,
@@ -96,12 +99,20 @@ impl Registry {
         Ok(())
     }
 
-    /// A peer opens a session at `shard`: the announcement, if there was one.
-    pub(crate) fn take_expected(&self, session: u64, shard: usize) -> Option<Expected> {
+    /// A peer opens a session at `shard`: the announcement, if there was one and it `fits`. One that does not stays.
+    pub(crate) fn take_expected(
+        &self,
+        session: u64,
+        shard: usize,
+        fits: impl FnOnce(&SessionOpen) -> bool,
+    ) -> Option<Result<Expected, Misfit>> {
         let mut sessions = self.sessions();
+        if !fits(&sessions.expected.get(&session)?.open) {
+            return Some(Err(Misfit));
+        }
         let expected = sessions.expected.remove(&session)?;
         sessions.live.insert(session, Live { shard, record: expected.record.clone() });
-        Some(expected)
+        Some(Ok(expected))
     }
 
     /// A caller opens a source's session, which `shard` will run.

@@ -2,8 +2,8 @@
 //! hypervisor that its caller named, never to one that the peer names.
 
 use crate::event::Event;
-use crate::session::{Ends, Role, Session, SessionConfig, State};
-use crate::stream::{Inbound, Outbound};
+use crate::session::{Ends, Role, Session, SessionConfig, State, Word};
+use crate::stream::{Inbound, Outbound, StreamId};
 use crate::time::Instant;
 use crate::wire::{Accept, Open, Reason, ReasonCode};
 use bytes::Bytes;
@@ -17,19 +17,19 @@ impl Session {
     }
 
     /// The peer opens the session, or takes it up again (DWCP-10, DWCP-11).
-    pub(crate) fn take_open(&mut self, open: &Open, ends: Option<Ends>, now: Instant) -> Result<(), Reason> {
+    pub(crate) fn take_open(&mut self, open: &Open, stream: StreamId, now: Instant) -> Result<(), Reason> {
         if self.config.role != Role::Destination {
             return Err(Reason::new(ReasonCode::Protocol, "an Open came to the side that opens"));
         }
-        let Some(ends) = ends else { return Ok(()) };
+        let Some(ends) = self.streams.ends(stream) else { return Ok(()) };
         let (session, epoch) = (self.config.session, self.config.epoch);
-        // `blake3::Hash` compares in constant time.
-        if self.config.token.proof("dwcp open", session, epoch, &ends) != open.proof {
+        if !self.config.is_opened_by(open, &ends) {
             return Err(Reason::new(
                 ReasonCode::NotAuthorised,
                 "the peer gateway does not know the session's token",
             ));
         }
+        self.check_peers(&ends)?;
         if matches!(self.state, State::Expecting { .. }) {
             if open.resume {
                 let text =
@@ -54,7 +54,8 @@ impl Session {
             self.events.push_back(Event::Opened);
             self.events.push_back(Event::Writable);
         }
-        self.accept_due = true;
+        self.streams.say(stream, Word::Opening);
+        self.proven(stream, now);
         Ok(())
     }
 

@@ -21,9 +21,9 @@ pub enum Event {
     },
     /// Credit or window came back: a connection's hypervisor may be read again.
     Writable,
-    /// Every stream is lost. Nothing else is: the session waits for a new one.
+    /// Every proven stream is lost. Nothing else is: the session waits for a new one.
     Interrupted,
-    /// A stream is there again.
+    /// A stream is there again, and the peer has proven on it that it knows the session.
     Resumed,
     /// Every connection has ended in both directions, and all of it was verified.
     Finished,

@@ -87,7 +87,7 @@ pub const OUTAGE_RUNNING: Duration = Duration::from_secs(60);
 /// How long a session lives without any stream while the guest is stopped for switchover.
 pub const OUTAGE_SWITCHOVER: Duration = Duration::from_secs(2);
 
-/// How long a session waits for its first byte after the first connection came.
+/// How long a session waits for its first byte after the first connection came, unless its caller says otherwise.
 pub const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a session waits, once every connection has ended on this side, for the far side's last word.

@@ -2,7 +2,8 @@
 
 use crate::event::Event;
 use crate::limits::OPEN_REPEAT;
-use crate::session::{Ends, Role, Session, SessionConfig, State};
+use crate::session::{Ends, Role, Session, SessionConfig, State, Word};
+use crate::stream::StreamId;
 use crate::time::Instant;
 use crate::wire::{Accept, Open, Reason, ReasonCode};
 use bytes::Bytes;
@@ -15,16 +16,24 @@ impl Session {
         Session::new(config, State::Opening { say_again_at: now.after(OPEN_REPEAT), deadline })
     }
 
-    /// Opens the session on whichever stream comes first, and again if nobody answers (DWCP-10, DWCP-18).
-    pub(crate) fn say_open(&mut self, now: Instant) {
+    /// Opens the session on a stream, as on every one that it uses (DWCP-10, DWCP-19).
+    pub(crate) fn say_open(&mut self, stream: StreamId, now: Instant) {
+        self.streams.say(stream, Word::Opening);
         if let State::Opening { say_again_at, .. } = &mut self.state {
             *say_again_at = now.after(OPEN_REPEAT);
-            self.open_due = Some(false);
         }
     }
 
-    /// What opens the session on a stream between these ends; `resume`: both sides know it already.
-    pub(crate) fn open_frame(&self, ends: &Ends, resume: bool) -> Bytes {
+    /// Nobody has answered yet: says it again (DWCP-18).
+    pub(crate) fn say_open_again(&mut self, now: Instant) {
+        self.streams.say_unproven(Word::Opening);
+        if let State::Opening { say_again_at, .. } = &mut self.state {
+            *say_again_at = now.after(OPEN_REPEAT);
+        }
+    }
+
+    /// What opens the session on a stream between these ends, or takes it up there.
+    pub(crate) fn open_frame(&self, ends: &Ends) -> Bytes {
         let config = &self.config;
         let proof = config.token.proof("dwcp open", config.session, config.epoch, ends);
         let open = Open {
@@ -33,23 +42,23 @@ impl Session {
             connections_max: config.connections_max,
             receive_window: config.receive_window,
             outage_ms: u32::try_from(config.outage.as_millis()).unwrap_or(u32::MAX),
-            resume,
+            resume: !matches!(self.state, State::Opening { .. }),
             proof: *proof.as_bytes(),
         };
         open.to_frame(config.session, config.epoch)
     }
 
-    /// The peer agreed (DWCP-11). A repeated answer to a repeated opening is no news.
+    /// The peer agreed (DWCP-11), and the stream may carry the session. A repeated answer to a repeated opening is no news.
     pub(crate) fn take_accept(
         &mut self,
         accept: &Accept,
-        ends: Option<Ends>,
+        stream: StreamId,
         now: Instant,
     ) -> Result<(), Reason> {
         if self.config.role != Role::Source {
             return Err(Reason::new(ReasonCode::Protocol, "an Accept came to the side that accepts"));
         }
-        let Some(ends) = ends else { return Ok(()) };
+        let Some(ends) = self.streams.ends(stream) else { return Ok(()) };
         let expected = self.config.token.proof("dwcp accept", self.config.session, self.config.epoch, &ends);
         // `blake3::Hash` compares in constant time.
         if expected != accept.proof {
@@ -58,6 +67,7 @@ impl Session {
                 "the peer gateway does not know the session's token",
             ));
         }
+        self.check_peers(&ends)?;
         if matches!(self.state, State::Opening { .. }) {
             self.outbound.grant(accept.receive_window);
             self.state = State::Running;
@@ -67,6 +77,7 @@ impl Session {
             self.events.push_back(Event::Opened);
             self.events.push_back(Event::Writable);
         }
+        self.proven(stream, now);
         Ok(())
     }
 }

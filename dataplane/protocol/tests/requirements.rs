@@ -3,14 +3,13 @@
 
 use bytes::Bytes;
 use novacron_protocol::event::Event;
-use novacron_protocol::limits::{BATCHES_UNDER_WAY_MAX, LANES_MAX, PAGE_BYTES};
+use novacron_protocol::limits::{BATCHES_UNDER_WAY_MAX, PAGE_BYTES};
 use novacron_protocol::session::{Ends, Role, Session, SessionConfig, State, Token};
 use novacron_protocol::stream::{INGEST_HEADROOM, StreamId};
 use novacron_protocol::time::Instant;
 use novacron_protocol::wire::{
-    BATCH_FIELDS_BYTES, BatchFields, ConnectionOpen, Cursor, FRAME_HEADER_BYTES, FrameHeader, Hello,
-    Identity, IndexFields, Kind, Lane, Open, PartFields, Progress, ProgressEntry, Reason, ReasonCode,
-    WireError, answer_hello,
+    Accept, BATCH_FIELDS_BYTES, BatchFields, ConnectionOpen, FRAME_HEADER_BYTES, FrameHeader, Identity, Kind,
+    Lane, Open, Progress, ProgressEntry, Reason, ReasonCode, answer_hello,
 };
 use std::time::Duration;
 
@@ -49,6 +48,14 @@ fn carry(from: &mut Session, to: &mut Session, stream: StreamId) -> Vec<Kind> {
         take(to, stream, frame);
     }
     kinds
+}
+
+/// A stream comes up, and both sides prove on it that they know the session.
+fn prove(source: &mut Session, destination: &mut Session, stream: StreamId) {
+    source.stream_opened(stream, ENDS, NOW);
+    destination.stream_opened(stream, ENDS, NOW);
+    take(destination, stream, source.next_frame(stream).unwrap());
+    take(source, stream, destination.next_frame(stream).unwrap());
 }
 
 fn open_pair() -> (Session, Session) {
@@ -117,17 +124,6 @@ fn destination_after(frames: &[Bytes]) -> Session {
         take(&mut destination, A, frame.clone());
     }
     destination
-}
-
-/// DWCP-3: a frame whose length field says anything but its own length is refused.
-#[test]
-fn a_length_that_lies_is_refused() {
-    let mut lying = frame(Kind::Batch, Lane::Connection(0), 1, &[1, 2, 3]).to_vec();
-    for length in [2, 4, u32::MAX as usize] {
-        FrameHeader::unordered(Kind::Batch, SESSION, 0).write(length, &mut lying);
-        assert_eq!(FrameHeader::read(&lying), Err(WireError::Length(length as u64)));
-    }
-    assert_eq!(FrameHeader::read(&lying[..31]), Err(WireError::Short));
 }
 
 /// DWCP-7: a stream that does not begin with a handshake is refused.
@@ -213,6 +209,46 @@ fn bytes_before_the_opening_are_refused() {
     source.stream_opened(A, ENDS, NOW);
     let connection = source.open_connection("main", NOW).unwrap();
     assert_eq!(source.read_budget(connection), 0);
+}
+
+/// DWCP-19: on each stream the session is opened before anything else of it leaves or is taken.
+#[test]
+fn each_stream_is_proven_before_it_carries_the_session() {
+    let (mut source, mut destination) = open_pair();
+    let connection = source.open_connection("main", NOW).unwrap();
+    write(&mut source, connection, b"guest");
+    source.stream_opened(B, ENDS, NOW);
+    destination.stream_opened(B, ENDS, NOW);
+    assert_eq!(carry(&mut source, &mut destination, B), [Kind::Open]);
+    assert_eq!(carry(&mut destination, &mut source, B), [Kind::Accept]);
+    assert_eq!(carry(&mut source, &mut destination, B), [Kind::ConnectionOpen, Kind::Batch]);
+    assert_eq!(read(&mut destination, connection), b"guest");
+
+    // Whoever has proven nothing on its stream is not listened to, whatever else it knows.
+    let early = [
+        connection_open(0),
+        Progress {
+            entries: vec![ProgressEntry { connection: 0, verified_frames: 1, consumed: 0, limit: 9 }],
+        }
+        .to_frame(SESSION, 0),
+    ];
+    for frame in early {
+        let (mut source, mut destination) = open_pair();
+        source.open_connection("main", NOW).unwrap();
+        source.stream_opened(B, ENDS, NOW);
+        destination.stream_opened(B, ENDS, NOW);
+        for side in [&mut source, &mut destination] {
+            take(side, B, frame.clone());
+            assert_eq!(failure(side), Some(ReasonCode::Protocol));
+        }
+    }
+
+    // A proof under another token proves nothing.
+    let (mut source, _) = open_pair();
+    source.stream_opened(B, ENDS, NOW);
+    let forged = Accept { receive_window: 1, proof: [0; 32] }.to_frame(SESSION, 0);
+    take(&mut source, B, forged);
+    assert_eq!(failure(&source), Some(ReasonCode::NotAuthorised));
 }
 
 /// DWCP-15: a gateway that restarted does not take up a session that it has not begun.
@@ -430,8 +466,7 @@ fn progress_may_be_late_repeated_or_lost() {
 #[test]
 fn a_lost_stream_loses_nothing() {
     let (mut source, mut destination) = open_pair();
-    source.stream_opened(B, ENDS, NOW);
-    destination.stream_opened(B, ENDS, NOW);
+    prove(&mut source, &mut destination, B);
     let connection = source.open_connection("main", NOW).unwrap();
     let sent = noise(10 * PAGE_BYTES);
     for piece in sent.chunks(PAGE_BYTES) {
@@ -504,18 +539,6 @@ fn frames_far_ahead_are_refused() {
     assert_eq!(failure(&ahead(u64::MAX)), Some(ReasonCode::Protocol));
 }
 
-/// DWCP-40: lanes beyond the bounds are refused by the header's reader.
-#[test]
-fn lanes_that_cannot_be_are_refused() {
-    for lane in [LANES_MAX, 0x7fff, 0x8000 + 257, 0xfffe] {
-        let mut bytes = frame(Kind::Batch, Lane::Page(0), 1, &[]).to_vec();
-        bytes[6..8].copy_from_slice(&lane.to_le_bytes());
-        let check = crc32c::crc32c_append(crc32c::crc32c(&bytes[..20]), &bytes[24..32]);
-        bytes[20..24].copy_from_slice(&check.to_le_bytes());
-        assert_eq!(FrameHeader::read(&bytes), Err(WireError::Value("lane")), "{lane:#x}");
-    }
-}
-
 /// DWCP-42: a session outlives the loss of every stream for its outage time, and goes on where it stood.
 #[test]
 fn every_stream_may_be_lost_for_a_while() {
@@ -530,6 +553,8 @@ fn every_stream_may_be_lost_for_a_while() {
     assert_eq!((failure(&source), failure(&destination)), (None, None));
     source.stream_opened(B, ENDS, almost);
     destination.stream_opened(B, ENDS, almost);
+    assert_eq!(carry(&mut source, &mut destination, B), [Kind::Open]);
+    carry(&mut destination, &mut source, B);
     carry(&mut source, &mut destination, B);
     assert_eq!(read(&mut destination, connection), b"before");
     assert_eq!((source.state(), destination.state()), (&State::Running, &State::Running));
@@ -538,52 +563,4 @@ fn every_stream_may_be_lost_for_a_while() {
     source.stream_lost(A, NOW);
     source.tick(NOW.after(source.config().outage));
     assert_eq!(failure(&source), Some(ReasonCode::Outage));
-}
-
-/// DWCP-1: the header's bytes stand where the specification says.
-#[test]
-fn the_header_is_laid_out_as_specified() {
-    let mut bytes = [0; FRAME_HEADER_BYTES];
-    let (lane, session, sequence) = (Lane::Connection(3), 0x1817_1615_1413_1211, 0x2827_2625_2423_2221);
-    FrameHeader { kind: Kind::Index, lane, session, epoch: 0x3433_3231, sequence }.write(0x0201, &mut bytes);
-    assert_eq!(bytes[..8], [0x01, 0x02, 0, 0, 18, 0, 0x03, 0x80]);
-    assert_eq!(bytes[8..20], [0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18, 0x31, 0x32, 0x33, 0x34]);
-    assert_eq!(bytes[24..], [0x21, 0x22, 0x23, 0x24, 0x25, 0x26, 0x27, 0x28]);
-    let check = crc32c::crc32c_append(crc32c::crc32c(&bytes[..20]), &bytes[24..]);
-    assert_eq!(bytes[20..24], check.to_le_bytes());
-}
-
-/// DWCP-4: the handshake's known fields stand where every version expects them.
-#[test]
-fn the_handshake_is_laid_out_as_specified() {
-    let hello = Hello::new(ENDS.dialler, 0x0605).to_frame();
-    let payload = &hello[FRAME_HEADER_BYTES..];
-    assert_eq!((hello[4], &payload[..8]), (0x44, &b"DWCP\x01\x00\x01\x00"[..]));
-    assert_eq!((&payload[8..24], &payload[24..40]), (&[1; 16][..], &[2; 16][..]));
-    assert_eq!(payload[40..42], [0x05, 0x06]);
-    assert_eq!((&payload[46..], payload.len()), (&[0; 10][..], 56));
-}
-
-/// DWCP-21: an index names its lanes ascending, each once, each within the session's.
-#[test]
-fn an_index_names_lanes_in_order() {
-    let lanes = |lanes: &[u16]| {
-        let mut out = Vec::new();
-        IndexFields { lanes: lanes.to_vec() }.put(&mut out);
-        IndexFields::take(&mut Cursor::new(&out), 4).is_ok()
-    };
-    assert!(lanes(&[]) && lanes(&[0]) && lanes(&[0, 2, 3]));
-    assert!(!lanes(&[1, 1]) && !lanes(&[2, 1]) && !lanes(&[4]) && !lanes(&[0, 1, 2, 3, 3]));
-}
-
-/// DWCP-22: a part names its connection and its index's sequence; reserved bytes are zero.
-#[test]
-fn a_part_names_its_batch() {
-    let mut out = Vec::new();
-    let fields = PartFields { connection: 5, batch: 0x0807_0605_0403_0201 };
-    fields.put(&mut out);
-    assert_eq!(out, [5, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8]);
-    assert_eq!(PartFields::take(&mut Cursor::new(&out)), Ok(fields));
-    out[4] = 1;
-    assert!(PartFields::take(&mut Cursor::new(&out)).is_err());
 }

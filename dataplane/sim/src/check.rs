@@ -62,17 +62,17 @@ pub const EDGES: &[(Role, Place, Place, &[Cause])] = {
         (Role::Source, Running, Interrupted, &[StreamLost]),
         (Role::Source, Running, Finished, &[Receive, Consumed]),
         (Role::Source, Running, Failed, &[StreamOpened, Receive, Tick, Fail]),
-        (Role::Source, Interrupted, Running, &[StreamOpened]),
-        (Role::Source, Interrupted, Finished, &[Consumed]),
-        (Role::Source, Interrupted, Failed, &[StreamOpened, Tick, Fail]),
+        (Role::Source, Interrupted, Running, &[Receive]),
+        (Role::Source, Interrupted, Finished, &[Receive, Consumed]),
+        (Role::Source, Interrupted, Failed, &[StreamOpened, Receive, Tick, Fail]),
         (Role::Destination, Expecting, Running, &[Receive]),
         (Role::Destination, Expecting, Failed, &[Receive, Tick, Fail]),
         (Role::Destination, Running, Interrupted, &[StreamLost]),
         (Role::Destination, Running, Finished, &[StreamOpened, Receive, Consumed, Tick]),
         (Role::Destination, Running, Failed, &[StreamOpened, Receive, Tick, Fail]),
-        (Role::Destination, Interrupted, Running, &[StreamOpened]),
-        (Role::Destination, Interrupted, Finished, &[StreamOpened, Consumed, Tick]),
-        (Role::Destination, Interrupted, Failed, &[StreamOpened, Tick, Fail]),
+        (Role::Destination, Interrupted, Running, &[Receive]),
+        (Role::Destination, Interrupted, Finished, &[StreamOpened, Receive, Consumed, Tick]),
+        (Role::Destination, Interrupted, Failed, &[StreamOpened, Receive, Tick, Fail]),
     ]
 };
 

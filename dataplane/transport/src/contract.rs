@@ -112,6 +112,8 @@ pub enum CloseReason {
     },
     /// The peer announced a payload larger than is accepted here: it speaks something else, or is hostile.
     Oversize(Oversize),
+    /// A header is not what its sender wrote: where the next frame begins is not known any more.
+    Damaged,
     /// The operating system gave up on the connection.
     Io {
         /// The kind of failure.
@@ -137,6 +139,7 @@ impl fmt::Display for CloseReason {
                 write!(f, "the stream ended {received_bytes} bytes into a frame")
             }
             Self::Oversize(oversize) => write!(f, "{oversize}"),
+            Self::Damaged => write!(f, "a frame's header was damaged on its way"),
             Self::Io { detail, .. } => write!(f, "{detail}"),
             Self::Local => write!(f, "this side closed the stream"),
         }

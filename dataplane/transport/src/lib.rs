@@ -34,4 +34,4 @@ pub use contract::{Caps, CloseReason, Event, Refused, Transport};
 pub use hypervisor::HypervisorStream;
 pub use net::{Address, Listener, NetError, OpenSocket, Peer, SocketOptions, connect};
 pub use pool::{FrameBuffer, FramePool, PoolStats};
-pub use tcp::{TcpConfig, TcpTransport};
+pub use tcp::{HeaderCheck, TcpConfig, TcpTransport};

@@ -6,11 +6,14 @@ use crate::limits::{HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, PEER_STREAMS_MAX};
 use crate::registry::Registry;
 use novacron_protocol::limits::HELLO_AUTH_MAX;
 use novacron_protocol::session::Ends;
-use novacron_protocol::wire::{Hello, HelloAccept, HelloRefuse, Identity, RefuseCode, answer_hello};
+use novacron_protocol::wire::{
+    FrameHeader, Hello, HelloAccept, HelloRefuse, Identity, RefuseCode, answer_hello,
+};
 use novacron_transport::contract::{Event, Transport};
-use novacron_transport::shard::{Notify, sleep, spawn, timeout};
+use novacron_transport::shard::{Either, Notify, race, sleep, spawn, timeout, yield_now};
 use novacron_transport::{FramePool, Listener, OpenSocket, TcpConfig, TcpTransport};
-use std::cell::Cell;
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -36,17 +39,12 @@ pub(crate) struct Listening {
     pub(crate) shards: Vec<ShardHandle>,
 }
 
-/// Accepts streams for as long as the process runs. A stranger costs a bounded handshake and nothing more.
+/// Accepts streams for as long as the process runs. A stranger costs a bounded handshake and nothing more: where there
+/// are too many, the one that has been silent longest makes room, since a gateway introduces itself at once.
 pub(crate) async fn listen(listening: Rc<Listening>, listener: Listener) {
-    let handshakes = Rc::new(Cell::new(0usize));
-    let freed = Notify::new();
+    let handshakes: Rc<RefCell<VecDeque<Rc<Notify>>>> = Rc::default();
     let pool = FramePool::new(2 * HANDSHAKES_MAX * HELLO_PAYLOAD_MAX.next_power_of_two());
     loop {
-        let waits = freed.notified();
-        if handshakes.get() >= HANDSHAKES_MAX {
-            waits.await;
-            continue;
-        }
         let socket = match listener.accept().await {
             Ok(socket) => socket,
             Err(error) => {
@@ -55,25 +53,44 @@ pub(crate) async fn listen(listening: Rc<Listening>, listener: Listener) {
                 continue;
             }
         };
-        handshakes.set(handshakes.get() + 1);
-        let (listening, handshakes, freed) = (Rc::clone(&listening), Rc::clone(&handshakes), freed.clone());
+        let notify = Rc::new(Notify::new());
+        let displaced = notify.notified();
+        let oldest = {
+            let mut handshakes = handshakes.borrow_mut();
+            handshakes.push_back(Rc::clone(&notify));
+            if handshakes.len() > HANDSHAKES_MAX { handshakes.pop_front() } else { None }
+        };
+        if let Some(oldest) = oldest {
+            oldest.notify();
+        }
+        let (listening, handshakes) = (Rc::clone(&listening), Rc::clone(&handshakes));
         let pool = pool.clone();
         spawn(async move {
             let from = socket.peer();
-            if let Err(why) = introduce(&listening, socket, &pool).await {
+            let why = match race(introduce(&listening, socket, &pool), displaced).await {
+                Either::Left(Ok(())) => None,
+                Either::Left(Err(why)) => Some(why),
+                Either::Right(()) => Some("it made room for another before it introduced itself".to_owned()),
+            };
+            if let Some(why) = why {
                 tracing::warn!(%from, %why, "a stream was refused");
             }
-            handshakes.set(handshakes.get() - 1);
-            freed.notify();
+            handshakes.borrow_mut().retain(|other| !Rc::ptr_eq(other, &notify));
         })
         .detach();
+        // Whoever has said its first word already is heard before a flood of others can displace it.
+        yield_now().await;
     }
 }
 
 /// Reads a dialler's first frame and hands the stream on, or refuses it with the reason. A dialler says nothing
 /// more before it is answered, so that nothing is left behind when the stream moves to its shard.
 async fn introduce(listening: &Listening, socket: OpenSocket, pool: &FramePool) -> Result<(), String> {
-    let config = TcpConfig { payload_bytes_max: HELLO_PAYLOAD_MAX, ..TcpConfig::default() };
+    let config = TcpConfig {
+        payload_bytes_max: HELLO_PAYLOAD_MAX,
+        header_check: FrameHeader::is_intact,
+        ..TcpConfig::default()
+    };
     let mut transport = TcpTransport::attach(socket, config, pool.clone(), pool.clone())
         .map_err(|error| error.to_string())?;
     let first = timeout(HANDSHAKE_TIMEOUT, dial::first_frame(&mut transport))

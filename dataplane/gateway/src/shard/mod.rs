@@ -13,16 +13,16 @@ pub(crate) use accept::{Handshaken, Listening, listen};
 
 use crate::clock;
 use crate::control::Answer;
-use crate::limits::{PEERS_MAX, SHARD_COMMANDS_MAX, STREAM_QUEUE_BYTES};
-use crate::registry::Registry;
+use crate::limits::{PEERS_MAX, SHARD_COMMANDS_MAX, STREAM_QUEUE_BYTES, STREAM_SILENCE_MAX};
+use crate::registry::{Misfit, Registry};
 use novacron_control_api::{
     Codec, Endpoint, ErrorCode, RpcError, SessionOpen, SessionOptions, SessionRecord, SessionSide,
 };
 use novacron_protocol::limits::{FRAME_PAYLOAD_MAX, ZSTD_LEVEL_MAX};
 use novacron_protocol::page::policy::Mode;
-use novacron_protocol::session::{Role, Session, SessionConfig, Token};
+use novacron_protocol::session::{Ends, Role, Session, SessionConfig, Token};
 use novacron_protocol::stream::StreamId;
-use novacron_protocol::wire::{Identity, Reason, ReasonCode};
+use novacron_protocol::wire::{FrameHeader, Identity, Open, Reason, ReasonCode};
 use novacron_transport::shard::{Receiver, Sender, mailbox, spawn};
 use novacron_transport::{Address, FramePool, Listener, OpenSocket, SocketOptions, TcpConfig, TcpTransport};
 use peer::Peer;
@@ -148,6 +148,7 @@ fn session_config(open: &SessionOpen) -> SessionConfig {
         lanes,
         digest,
         outage_ms,
+        accept_timeout_ms,
         open_timeout_ms,
         connections_max,
         destination_may_start,
@@ -161,6 +162,7 @@ fn session_config(open: &SessionOpen) -> SessionConfig {
     config.codec = codec_mode(codec, level);
     config.outage = Duration::from_millis(outage_ms);
     config.open_timeout = Duration::from_millis(open_timeout_ms);
+    config.first_byte_timeout = Duration::from_millis(accept_timeout_ms);
     config.destination_may_start = destination_may_start;
     config
 }
@@ -221,14 +223,28 @@ impl Shard {
         spawn(session::run(Rc::clone(self), Rc::clone(running))).detach();
     }
 
-    /// A peer opens a session that this gateway's own caller announced, and nothing else.
-    pub(crate) fn begin_expected(self: &Rc<Self>, session: u64, peer: &Rc<Peer>) -> Option<Rc<Running>> {
-        let mut expected = self.registry.take_expected(session, self.index)?;
+    /// A peer opens a session that this gateway's own caller announced, and nothing else. Whoever does not know its
+    /// token leaves it as it is, lest a stranger spoil what was announced for another.
+    pub(crate) fn begin_expected(
+        self: &Rc<Self>,
+        session: u64,
+        opening: &Open,
+        ends: &Ends,
+        peer: &Rc<Peer>,
+    ) -> Option<Result<Rc<Running>, Reason>> {
+        let fits = |announced: &SessionOpen| session_config(announced).is_opened_by(opening, ends);
+        let mut expected = match self.registry.take_expected(session, self.index, fits)? {
+            Ok(expected) => expected,
+            Err(Misfit) => {
+                let text = "the peer gateway does not know the session's token";
+                return Some(Err(Reason::new(ReasonCode::NotAuthorised, text)));
+            }
+        };
         expected.record.peer = peer.name.parse().ok();
         let core = Session::destination(session_config(&expected.open), clock::now());
         let running = Running::new(core, expected.record, expected.open.side, Rc::clone(peer), None);
         self.start(&running, 0);
-        Some(running)
+        Some(Ok(running))
     }
 
     /// A session is over, and has said its last word.
@@ -280,7 +296,10 @@ impl Shard {
 
     /// A stream's transport over a connected socket.
     fn transport(&self, socket: OpenSocket) -> Result<TcpTransport, String> {
-        let mut options = SocketOptions::for_streams();
+        // A gateway reads its streams whatever its hypervisors do: credit holds senders back, not the socket. Bytes
+        // that stay unacknowledged therefore mean a dead path.
+        let mut options =
+            SocketOptions { user_timeout: Some(STREAM_SILENCE_MAX), ..SocketOptions::for_streams() };
         if matches!(socket.peer(), novacron_transport::Peer::Tcp(address) if address.ip().is_loopback()) {
             // What paces for a path of unknown width only costs timers on one that has no width.
             options.congestion_preferred = Some("cubic".to_owned());
@@ -288,6 +307,7 @@ impl Shard {
         let config = TcpConfig {
             socket: options,
             payload_bytes_max: FRAME_PAYLOAD_MAX,
+            header_check: FrameHeader::is_intact,
             queue_low_water_bytes: STREAM_QUEUE_BYTES,
             ..TcpConfig::default()
         };

@@ -3,9 +3,10 @@
 use super::Shard;
 use super::peer::{Peer, Stream};
 use crate::limits::STREAM_QUEUE_BYTES;
+use crate::record;
 use crate::registry::Known;
 use bytes::Bytes;
-use novacron_protocol::wire::{FrameHeader, Kind, Reason, ReasonCode};
+use novacron_protocol::wire::{FRAME_HEADER_BYTES, FrameHeader, Kind, Open, Reason, ReasonCode};
 use novacron_transport::contract::{CloseReason, Event, Refused, Transport};
 use novacron_transport::shard::yield_now;
 use std::future::poll_fn;
@@ -98,7 +99,21 @@ fn dispatch(shard: &Rc<Shard>, peer: &Rc<Peer>, stream: &Stream, frame: Bytes) -
     let running = match shard.session(header.session) {
         Some(running) if Rc::ptr_eq(&running.peer, peer) => Some(running),
         Some(_) => None,
-        None if header.kind == Kind::Open => shard.begin_expected(header.session, peer),
+        None if header.kind == Kind::Open => {
+            let opening = Open::read(&frame[FRAME_HEADER_BYTES..]).map_err(Reason::from);
+            let begun = opening.and_then(|opening| {
+                shard.begin_expected(header.session, &opening, &stream.ends, peer).transpose()
+            });
+            match begun {
+                Ok(begun) => begun,
+                Err(reason) => {
+                    let session = record::name(header.session);
+                    tracing::warn!(%session, peer = %peer.name, %reason, "a session was not opened");
+                    stream.answer(reason.to_frame(Kind::Refuse, header.session, header.epoch));
+                    return Ok(());
+                }
+            }
+        }
         None => None,
     };
     match running {

@@ -2,10 +2,11 @@
 
 use super::Ends;
 use crate::limits::{
-    CONNECTIONS_DEFAULT, EXPECT_TIMEOUT, LANES_DEFAULT, OPEN_TIMEOUT, OUTAGE_RUNNING, RECEIVE_WINDOW_BYTES,
-    ZSTD_LEVEL_DEFAULT,
+    CONNECTIONS_DEFAULT, EXPECT_TIMEOUT, FIRST_BYTE_TIMEOUT, LANES_DEFAULT, OPEN_TIMEOUT, OUTAGE_RUNNING,
+    RECEIVE_WINDOW_BYTES, ZSTD_LEVEL_DEFAULT,
 };
 use crate::page::policy::Mode;
+use crate::wire::Open;
 use std::time::Duration;
 
 /// Which side of the migration a gateway stands on.
@@ -71,6 +72,8 @@ pub struct SessionConfig {
     pub outage: Duration,
     /// How long a source waits for its peer's answer.
     pub open_timeout: Duration,
+    /// How long a source waits for the first byte of its hypervisor once that has connected.
+    pub first_byte_timeout: Duration,
     /// How long a destination waits to be opened.
     pub expect_timeout: Duration,
     /// Whether the destination's guest may start without anyone's command (QEMU without `-S`).
@@ -78,6 +81,12 @@ pub struct SessionConfig {
 }
 
 impl SessionConfig {
+    /// Whether who sent this opening, on a stream between these ends, knows the session's token (DWCP-12).
+    pub fn is_opened_by(&self, open: &Open, ends: &Ends) -> bool {
+        // `blake3::Hash` compares in constant time.
+        self.token.proof("dwcp open", self.session, self.epoch, ends) == open.proof
+    }
+
     /// A session with every bound at its default.
     pub fn new(role: Role, session: u64, token: Token) -> Self {
         SessionConfig {
@@ -92,6 +101,7 @@ impl SessionConfig {
             receive_window: RECEIVE_WINDOW_BYTES,
             outage: OUTAGE_RUNNING,
             open_timeout: OPEN_TIMEOUT,
+            first_byte_timeout: FIRST_BYTE_TIMEOUT,
             expect_timeout: EXPECT_TIMEOUT,
             destination_may_start: true,
         }

@@ -7,6 +7,9 @@
 //!                                     └──all ended, all verified──▶ Finished
 //! ```
 //!
+//! Running means that a stream is *proven*: `Open` and `Accept` were exchanged on it. They are exchanged on every stream
+//! before it carries anything else of the session (DWCP-19), so they also end an interruption.
+//!
 //! The source's side decides that a session has finished, because only it knows which connections there are: one
 //! may have been opened whose first frame is still on its way while all that the destination knows have ended.
 //!
@@ -15,6 +18,7 @@
 
 mod config;
 mod state;
+mod streams;
 #[cfg(test)]
 mod tests;
 
@@ -23,7 +27,7 @@ pub use state::State;
 
 use crate::event::Event;
 use crate::hypervisor::{StreamKind, StreamPhase};
-use crate::limits::{FIRST_BYTE_TIMEOUT, LAST_WORD_TIMEOUT, OUTAGE_SWITCHOVER, STREAMS_MAX};
+use crate::limits::{LAST_WORD_TIMEOUT, OUTAGE_SWITCHOVER, STREAMS_MAX};
 use crate::stream::{BatchBuffer, Inbound, Outbound, StreamId};
 use crate::time::{Clock, Instant};
 use crate::wire::{
@@ -31,8 +35,10 @@ use crate::wire::{
     ReasonCode,
 };
 use bytes::Bytes;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
+use streams::Streams;
+pub(crate) use streams::Word;
 
 /// The two ends of a stream, as its handshake named them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,18 +56,13 @@ pub struct Session {
     pub(crate) state: State,
     pub(crate) outbound: Outbound,
     pub(crate) inbound: Inbound,
-    streams: BTreeMap<StreamId, Ends>,
+    pub(crate) streams: Streams,
     /// The processes between which the session was opened.
     pub(crate) peers: Option<Ends>,
     streams_ever: u32,
     /// The session's last words.
     control: VecDeque<Bytes>,
-    /// An opening waits for a stream; whether it takes a session up again. It is made for the stream that takes it,
-    /// because its proof is good between that stream's ends only.
-    pub(crate) open_due: Option<bool>,
-    /// So does an answer to one.
-    pub(crate) accept_due: bool,
-    /// So does a progress frame that has nothing to say.
+    /// A progress frame that has nothing to say waits for a stream.
     greeting_due: bool,
     pub(crate) events: VecDeque<Event>,
     pub(crate) opened_at: Option<Instant>,
@@ -90,12 +91,10 @@ impl Session {
             inbound: Inbound::new(config.digest, config.lanes, config.receive_window, config.connections_max),
             config,
             state,
-            streams: BTreeMap::new(),
+            streams: Streams::default(),
             peers: None,
             streams_ever: 0,
             control: VecDeque::new(),
-            open_due: None,
-            accept_due: false,
             greeting_due: false,
             events: VecDeque::new(),
             opened_at: None,
@@ -124,39 +123,54 @@ impl Session {
         if restarted && self.peer_finished {
             return;
         }
-        self.streams.insert(stream, ends);
+        self.streams.add(stream, ends);
         self.streams_ever += 1;
         if restarted {
             // Without this, a side that has nothing to say would wait for a peer that has forgotten it.
-            let text = "the peer gateway restarted and has forgotten the session";
-            return self.fail(Reason::new(ReasonCode::SessionUnknown, text));
+            return self.fail(forgotten());
         }
-        match self.state {
-            State::Opening { .. } => self.say_open(now),
-            State::Interrupted { .. } => {
-                if self.config.role == Role::Source {
-                    self.open_due = Some(true);
-                }
-                self.state = State::Running;
-                (self.running_since, self.heard_at) = (now, now);
-                self.repeat_progress();
-                self.events.push_back(Event::Resumed);
-                self.events.push_back(Event::Writable);
-            }
-            State::Expecting { .. } | State::Running | State::Finished | State::Failed(_) => {}
+        match self.config.role {
+            Role::Source => self.say_open(stream, now),
+            Role::Destination => self.ask(),
+        }
+    }
+
+    /// Who opens or answers is the process that the session was opened with, if it was (DWCP-15).
+    pub(crate) fn check_peers(&self, ends: &Ends) -> Result<(), Reason> {
+        if self.peers.is_none_or(|peers| peers == *ends) { Ok(()) } else { Err(forgotten()) }
+    }
+
+    /// The peer has proven on a stream that it knows the session: the stream carries it from now on (DWCP-19).
+    pub(crate) fn proven(&mut self, stream: StreamId, now: Instant) {
+        self.streams.prove(stream);
+        if matches!(self.state, State::Interrupted { .. }) {
+            self.state = State::Running;
+            (self.running_since, self.heard_at) = (now, now);
+            self.repeat_progress();
+            self.events.push_back(Event::Resumed);
+            self.events.push_back(Event::Writable);
+        }
+    }
+
+    /// A destination that has no stream left cannot take the session up again, but its peer may have ended the session
+    /// without its knowing. A source asks by its openings.
+    fn ask(&mut self) {
+        if self.config.role == Role::Destination && matches!(self.state, State::Interrupted { .. }) {
+            self.streams.say_unproven(Word::Greeting);
         }
     }
 
     /// A stream died. What it carried and the peer has not verified leaves again on another.
     pub fn stream_lost(&mut self, stream: StreamId, now: Instant) {
-        if self.streams.remove(&stream).is_none() {
+        if !self.streams.remove(stream) {
             return;
         }
         self.outbound.stream_lost(stream);
         self.repeat_progress();
-        if self.streams.is_empty() && matches!(self.state, State::Running) {
+        if !self.streams.any_proven() && matches!(self.state, State::Running) {
             self.state = State::Interrupted { since: now };
             self.events.push_back(Event::Interrupted);
+            self.ask();
         }
     }
 
@@ -200,14 +214,8 @@ impl Session {
         }
         let payload = &frame[FRAME_HEADER_BYTES..];
         match header.kind {
-            Kind::Open => {
-                let ends = self.streams.get(&stream).copied();
-                self.take_open(&Open::read(payload)?, ends, now)
-            }
-            Kind::Accept => {
-                let ends = self.streams.get(&stream).copied();
-                self.take_accept(&Accept::read(payload)?, ends, now)
-            }
+            Kind::Open => self.take_open(&Open::read(payload)?, stream, now),
+            Kind::Accept => self.take_accept(&Accept::read(payload)?, stream, now),
             Kind::Refuse => {
                 let reason = Reason::read(payload)?;
                 // What is missing here is only the last acknowledgement, and perhaps that the hypervisor here has
@@ -230,19 +238,18 @@ impl Session {
                 Err(Reason::new(reason.code, format!("the peer gateway ended the session: {}", reason.text)))
             }
             Kind::Progress => {
-                for entry in &Progress::read(payload)?.entries {
+                let entries = Progress::read(payload)?.entries;
+                if !entries.is_empty() {
+                    self.check_proven(stream)?;
+                }
+                for entry in &entries {
                     self.outbound.progress(entry, now)?;
                 }
                 self.events.push_back(Event::Writable);
                 Ok(())
             }
             Kind::ConnectionOpen | Kind::Batch | Kind::Index | Kind::Part | Kind::ConnectionEnd => {
-                if matches!(self.state, State::Opening { .. } | State::Expecting { .. }) {
-                    return Err(Reason::new(
-                        ReasonCode::Protocol,
-                        "hypervisor bytes came before the session was open",
-                    ));
-                }
+                self.check_proven(stream)?;
                 let receipt = self.inbound.receive(header, frame)?;
                 for (connection, label) in receipt.opened {
                     self.take_connection(connection, label, now)?;
@@ -258,23 +265,33 @@ impl Session {
         }
     }
 
+    /// Only what opens or ends a session, and that nothing is known, may come on a stream whose peer has not proven
+    /// that it knows the session (DWCP-14, DWCP-19).
+    fn check_proven(&self, stream: StreamId) -> Result<(), Reason> {
+        if self.streams.is_proven(stream) {
+            return Ok(());
+        }
+        let text = "frames of the session came on a stream before the session was opened on it";
+        Err(Reason::new(ReasonCode::Protocol, text))
+    }
+
     /// The next frame that `stream` should carry; `None`: nothing waits, or the stream is not this session's.
     pub fn next_frame(&mut self, stream: StreamId) -> Option<Bytes> {
-        let ends = *self.streams.get(&stream)?;
+        let ends = self.streams.ends(stream)?;
         if let Some(frame) = self.control.pop_front() {
             return Some(frame);
         }
-        if let Some(resume) = self.open_due.take() {
-            return Some(self.open_frame(&ends, resume));
-        }
-        if std::mem::take(&mut self.accept_due) {
-            return Some(self.accept_frame(&ends));
-        }
-        if self.state.is_over() || matches!(self.state, State::Opening { .. } | State::Expecting { .. }) {
-            // What is left to say after a session's end was in `control`; but a finished side still acknowledges.
-            if !matches!(self.state, State::Finished) {
-                return None;
+        match (self.streams.take_due(stream), self.config.role) {
+            (Some(Word::Opening), Role::Source) => return Some(self.open_frame(&ends)),
+            (Some(Word::Opening), Role::Destination) => return Some(self.accept_frame(&ends)),
+            (Some(Word::Greeting), _) => {
+                return Some(Progress::default().to_frame(self.config.session, self.config.epoch));
             }
+            (None, _) => {}
+        }
+        // What is left to say after a failure was in `control`; but a finished side still acknowledges.
+        if !self.streams.is_proven(stream) || matches!(self.state, State::Failed(_)) {
+            return None;
         }
         if std::mem::take(&mut self.greeting_due) || self.inbound.has_progress() {
             return Some(self.inbound.take_progress().to_frame(self.config.session, self.config.epoch));
@@ -284,13 +301,11 @@ impl Session {
 
     /// Whether a frame waits for a stream.
     pub fn has_frames(&self) -> bool {
-        let unordered = !self.control.is_empty() || self.open_due.is_some() || self.accept_due;
-        match self.state {
-            State::Opening { .. } | State::Expecting { .. } | State::Failed(_) => unordered,
-            State::Running | State::Interrupted { .. } | State::Finished => {
-                unordered || self.greeting_due || self.inbound.has_progress() || self.outbound.has_frames()
-            }
+        if !self.control.is_empty() || self.streams.any_due() {
+            return true;
         }
+        let carries = self.streams.any_proven() && !matches!(self.state, State::Failed(_));
+        carries && (self.greeting_due || self.inbound.has_progress() || self.outbound.has_frames())
     }
 
     // ---- the hypervisor's side ------------------------------------------------------------------------------
@@ -356,7 +371,7 @@ impl Session {
         }
         self.held = self.must_hold();
         let frame = reason.to_frame(Kind::Fail, self.config.session, self.config.epoch);
-        (self.open_due, self.accept_due) = (None, false);
+        self.streams.nothing_due();
         self.control.clear();
         self.control.push_back(frame);
         self.state = State::Failed(reason.clone());
@@ -471,7 +486,7 @@ impl Session {
             && !self.outbound.any_delivered()
             && !self.outbound.all_closed();
         let since = self.first_connection_at.filter(|_| waits)?.max(self.running_since);
-        Some(since.after(FIRST_BYTE_TIMEOUT))
+        Some(since.after(self.config.first_byte_timeout))
     }
 
     /// Does what has become due.
@@ -488,7 +503,7 @@ impl Session {
                 self.fail(Reason::new(ReasonCode::Timeout, text));
             }
             State::Opening { say_again_at, .. } if due(say_again_at) => {
-                self.say_open(now);
+                self.say_open_again(now);
             }
             State::Expecting { deadline } if due(deadline) => {
                 let text = "the peer gateway did not open the session in time; no byte arrived";
@@ -506,8 +521,8 @@ impl Session {
         }
         if self.first_byte_deadline().is_some_and(due) {
             let text = format!(
-                "the source's hypervisor connected but sent nothing for {} s",
-                FIRST_BYTE_TIMEOUT.as_secs()
+                "the source's hypervisor connected but sent nothing for {} ms",
+                self.config.first_byte_timeout.as_millis()
             );
             self.fail(Reason::new(ReasonCode::Timeout, text));
         }
@@ -573,4 +588,8 @@ impl Session {
         self.connections += 1;
         self.first_connection_at.get_or_insert(now);
     }
+}
+
+fn forgotten() -> Reason {
+    Reason::new(ReasonCode::SessionUnknown, "the peer gateway restarted and has forgotten the session")
 }

@@ -20,7 +20,7 @@ pub enum State {
     },
     /// Hypervisor bytes flow.
     Running,
-    /// Every stream is lost; hypervisor sockets stay open.
+    /// Every proven stream is lost; hypervisor sockets stay open.
     Interrupted {
         /// When the last stream was lost.
         since: Instant,

@@ -49,6 +49,15 @@ impl Pair {
         self.destination.stream_opened(StreamId(stream), ends(2), self.now);
     }
 
+    /// Both sides know a stream, and have proven to each other on it that they know the session.
+    fn proven(&mut self, stream: u32) {
+        self.stream(stream);
+        let open = self.source.next_frame(StreamId(stream)).unwrap();
+        deliver(&mut self.destination, stream, open, self.now);
+        let accept = self.destination.next_frame(StreamId(stream)).unwrap();
+        deliver(&mut self.source, stream, accept, self.now);
+    }
+
     fn cut(&mut self, stream: u32) {
         self.source.stream_lost(StreamId(stream), self.now);
         self.destination.stream_lost(StreamId(stream), self.now);
@@ -111,8 +120,8 @@ fn write(session: &mut Session, connection: u16, bytes: &[u8], now: Instant) {
 #[test]
 fn progress_may_overtake_the_opening_of_its_connection() {
     let mut pair = Pair::opened();
-    pair.stream(2);
-    pair.stream(3);
+    pair.proven(2);
+    pair.proven(3);
     pair.source.open_connection("main", pair.now).unwrap();
     let opening = pair.source.next_frame(StreamId(1)).unwrap();
     pair.cut(2);
@@ -160,7 +169,7 @@ fn an_opening_is_made_for_the_stream_that_takes_it() {
 #[test]
 fn openings_that_are_not_answered_do_not_pile_up() {
     let mut pair = Pair::opened();
-    let open = pair.source.open_frame(&ends(2), true);
+    let open = pair.source.open_frame(&ends(2));
     for _ in 0..1000 {
         deliver(&mut pair.destination, 1, open.clone(), pair.now);
     }
@@ -171,7 +180,7 @@ fn openings_that_are_not_answered_do_not_pile_up() {
         pair.source.stream_opened(StreamId(stream), ends(2), pair.now);
     }
     let frames = std::iter::from_fn(|| pair.source.next_frame(StreamId(999))).count();
-    assert_eq!(frames, 2, "the opening, and that there is nothing to say");
+    assert_eq!(frames, 1, "the opening");
 }
 
 /// A side that has nothing to send would never hear from a restarted peer that it is forgotten.
@@ -188,7 +197,7 @@ fn a_stream_of_another_process_ends_the_session() {
 #[test]
 fn a_lost_stream_makes_a_silent_side_speak() {
     let mut pair = Pair::opened();
-    pair.stream(2);
+    pair.proven(2);
     pair.cut(1);
     let frame = pair.destination.next_frame(StreamId(2)).unwrap();
     assert_eq!(FrameHeader::read(&frame).unwrap().kind, Kind::Progress);
@@ -201,7 +210,7 @@ fn opening_and_resuming_make_writable() {
     let mut pair = Pair::opened();
     assert!(events(&mut pair.source).contains(&Event::Writable));
     pair.cut(1);
-    pair.stream(2);
+    pair.proven(2);
     assert!(events(&mut pair.source).contains(&Event::Writable));
 }
 
@@ -211,7 +220,7 @@ fn the_source_decides_that_a_session_has_finished() {
     let mut pair = Pair::opened();
     pair.source.open_connection("main", pair.now).unwrap();
     pair.carry(1);
-    pair.stream(2);
+    pair.proven(2);
     pair.source.open_connection("late", pair.now).unwrap();
     let opening = pair.source.next_frame(StreamId(2)).unwrap();
     pair.source.ingest_end(0, pair.now);
@@ -399,4 +408,87 @@ fn connections_together_stay_below_the_bound_of_a_page_lane() {
         deliver(&mut pair.destination, 1, frame, pair.now);
     }
     assert_eq!(pair.destination.state(), &State::Running);
+}
+
+/// A new stream may lead to anyone until the peer has proven on it that it knows the session: nothing of the
+/// session leaves on it but the opening, and nothing but the answer is taken from it.
+#[test]
+fn an_unproven_stream_carries_nothing() {
+    let mut pair = Pair::opened();
+    pair.source.open_connection("main", pair.now).unwrap();
+    pair.carry(1);
+    write(&mut pair.source, 0, b"guest", pair.now);
+    write(&mut pair.destination, 0, b"answer", pair.now);
+    pair.stream(2);
+    let open = pair.source.next_frame(StreamId(2)).unwrap();
+    assert!(Open::read(&open[FRAME_HEADER_BYTES..]).unwrap().resume);
+    assert_eq!((pair.source.next_frame(StreamId(2)), pair.destination.next_frame(StreamId(2))), (None, None));
+    deliver(&mut pair.destination, 2, open, pair.now);
+    let accept = pair.destination.next_frame(StreamId(2)).unwrap();
+    assert_eq!(FrameHeader::read(&accept).unwrap().kind, Kind::Accept);
+    let answer = pair.destination.next_frame(StreamId(2)).unwrap();
+    assert_eq!(pair.source.next_frame(StreamId(2)), None, "the answer is still on its way");
+    deliver(&mut pair.source, 2, accept, pair.now);
+    deliver(&mut pair.source, 2, answer, pair.now);
+    let guest = pair.source.next_frame(StreamId(2)).unwrap();
+    deliver(&mut pair.destination, 2, guest.clone(), pair.now);
+    assert_eq!((pair.source.state(), pair.destination.state()), (&State::Running, &State::Running));
+
+    pair.stream(3);
+    deliver(&mut pair.destination, 3, guest, pair.now);
+    let State::Failed(reason) = pair.destination.state() else { panic!("takes frames from anyone") };
+    assert_eq!(reason.code, ReasonCode::Protocol);
+}
+
+/// A stream on which nobody answers does not end an interruption.
+#[test]
+fn only_a_proven_stream_ends_an_interruption() {
+    let mut pair = Pair::opened();
+    pair.cut(1);
+    pair.now = at(59_000);
+    pair.stream(2);
+    assert!(matches!(pair.source.state(), State::Interrupted { .. }));
+    assert!(matches!(pair.destination.state(), State::Interrupted { .. }));
+    pair.carry(2);
+    assert_eq!((pair.source.state(), pair.destination.state()), (&State::Running, &State::Running));
+    pair.cut(2);
+    pair.stream(3);
+    pair.source.tick(at(59_000 + 60_000));
+    let State::Failed(reason) = pair.source.state() else { panic!("waits for ever") };
+    assert_eq!(reason.code, ReasonCode::Outage);
+}
+
+/// The source has finished, its last word and its acknowledgement were lost with the last stream, and it opens
+/// nothing any more. The destination asks, saying nothing of the session, and hears the last word again.
+#[test]
+fn a_destination_asks_on_an_unproven_stream_whether_the_session_has_ended() {
+    let mut pair = nearly_finished();
+    while let Some(frame) = pair.destination.next_frame(StreamId(1)) {
+        deliver(&mut pair.source, 1, frame, pair.now);
+    }
+    while let Some(frame) = pair.source.next_frame(StreamId(1)) {
+        if FrameHeader::read(&frame).unwrap().kind == Kind::ConnectionEnd {
+            deliver(&mut pair.destination, 1, frame, pair.now);
+        }
+    }
+    pair.drain(0);
+    while let Some(frame) = pair.destination.next_frame(StreamId(1)) {
+        deliver(&mut pair.source, 1, frame, pair.now);
+    }
+    assert_eq!(pair.source.state(), &State::Finished);
+    pair.cut(1);
+    assert!(matches!(pair.destination.state(), State::Interrupted { .. }));
+    pair.stream(2);
+    let question = pair.destination.next_frame(StreamId(2)).unwrap();
+    assert_eq!(Progress::read(&question[FRAME_HEADER_BYTES..]), Ok(Progress::default()));
+    assert_eq!(pair.destination.next_frame(StreamId(2)), None);
+    let finished = Reason::new(ReasonCode::Finished, "this session has finished");
+    deliver(&mut pair.destination, 2, finished.to_frame(Kind::Refuse, SESSION, 0), pair.now);
+    assert_eq!(pair.destination.state(), &State::Finished);
+
+    // A source that still runs takes the question for what it is.
+    let mut pair = Pair::opened();
+    pair.stream(2);
+    deliver(&mut pair.source, 2, question, pair.now);
+    assert_eq!(pair.source.state(), &State::Running);
 }

@@ -134,6 +134,11 @@ impl FrameHeader {
         out[..FRAME_HEADER_BYTES].copy_from_slice(&bytes);
     }
 
+    /// Whether a header is what its sender wrote (DWCP-2): nothing in it is to be believed before that.
+    pub fn is_intact(bytes: &[u8; FRAME_HEADER_BYTES]) -> bool {
+        bytes[20..24] == check_value(bytes).to_le_bytes()
+    }
+
     /// Reads a whole frame's header and checks it against the frame's length (DWCP-1 to DWCP-3).
     pub fn read(frame: &[u8]) -> Result<FrameHeader, WireError> {
         let bytes: &[u8; FRAME_HEADER_BYTES] = frame.first_chunk().ok_or(WireError::Short)?;
@@ -144,9 +149,9 @@ impl FrameHeader {
         let lane = cursor.u16()?;
         let session = cursor.u64()?;
         let epoch = cursor.u32()?;
-        let check = cursor.u32()?;
+        let _check = cursor.u32()?;
         let sequence = cursor.u64()?;
-        if check != check_value(bytes) {
+        if !FrameHeader::is_intact(bytes) {
             return Err(WireError::Check);
         }
         if length as usize > FRAME_PAYLOAD_MAX || length as usize != frame.len() - FRAME_HEADER_BYTES {
@@ -205,6 +210,7 @@ mod tests {
             let mut frame = vec![0; FRAME_HEADER_BYTES];
             header.write(0, &mut frame);
             frame[bit / 8] ^= 1 << (bit % 8);
+            prop_assert!(!FrameHeader::is_intact(frame.first_chunk().unwrap()));
             prop_assert!(FrameHeader::read(&frame).is_err());
         }
 

@@ -241,11 +241,12 @@ mod tests {
             let thread = std::thread::spawn(move || {
                 std::thread::sleep(Duration::from_millis(50));
                 sender.try_send(5).unwrap();
-                assert_eq!(sender.try_send(6), Err(MailboxFull::Full(6)));
                 sender
             });
             assert_eq!(timeout(Duration::from_secs(5), receiver.receive()).await, Some(Some(5)));
             let sender = timeout(Duration::from_secs(5), async { thread.join().unwrap() }).await.unwrap();
+            sender.try_send(6).unwrap();
+            assert_eq!(sender.try_send(7), Err(MailboxFull::Full(7)));
             drop(receiver);
             assert_eq!(sender.send(7).await, Err(SendError(7)));
         });

@@ -1,5 +1,6 @@
 //! Shards: pinned threads, each with an executor of its own, and what tasks on them need.
 
+mod heartbeat;
 mod mailbox;
 mod notify;
 mod queue;

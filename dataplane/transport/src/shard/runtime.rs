@@ -1,6 +1,7 @@
 //! Starting shards.
 
-use super::{sleep, spawn};
+use super::heartbeat::{self, Heart};
+use super::spawn;
 use crate::limits::{MEMLOCK_BYTES_MIN, SHARDS_MAX};
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 use rustix::process::{Resource, getrlimit};
@@ -30,11 +31,7 @@ impl Default for RuntimeConfig {
 /// Shortest time after which tasks that never wait are interrupted.
 pub const PREEMPT_AFTER_MIN: Duration = Duration::from_millis(1);
 
-/// Beats of one heart, and hearts of one shard: see `beat`.
-const HEARTBEAT: Duration = Duration::from_millis(60);
-const HEARTS: u32 = 3;
-
-/// Shards could not start. Nothing runs.
+/// Shards could not start. Those before the one that failed may run: end the process.
 #[derive(Debug)]
 pub enum RuntimeError {
     /// The number of shards is zero or beyond the limit.
@@ -143,39 +140,37 @@ where
     check_locked_memory(getrlimit(Resource::Memlock).current)?;
     let allowed = sched_getaffinity(None).ok();
     let mut running = RunningShards { handles: Vec::new(), shards: Vec::new() };
+    let preempt_after = config.preempt_after.max(PREEMPT_AFTER_MIN);
+    let mut hearts = Vec::new();
     for index in 0..config.shards {
         let cpu = choose_cpu(&config.cpus, index, allowed.as_ref());
         let shard = Shard { index, count: config.shards, cpu };
         let main = main.clone();
+        let heart = Heart::default();
+        hearts.push(heart.clone());
+        // Made here, so that a shard whose executor fails counts as ended.
+        let beating = heart.until_dropped();
         let handle = LocalExecutorBuilder::new(cpu.map_or(Placement::Unbound, Placement::Fixed))
             .name(&format!("shard-{index}"))
-            .preempt_timer(config.preempt_after.max(PREEMPT_AFTER_MIN))
+            .preempt_timer(preempt_after)
             .spin_before_park(config.spin)
             // Registered buffers serve file I/O only, which the dataplane does not do: the least that glommio allows.
             .io_memory(64 * 1024)
             .ring_depth(1024)
             .spawn(move || async move {
-                let _hearts: Vec<_> = (1..=HEARTS).map(|n| spawn(beat(HEARTBEAT * n / HEARTS))).collect();
+                let _beating = beating;
+                let _served = spawn(heart.serve());
                 main(shard).await;
             })
             .map_err(|e| RuntimeError::Start { shard: index, detail: e.to_string() })?;
         running.handles.push(handle);
         running.shards.push(shard);
     }
+    heartbeat::start(hearts, preempt_after).map_err(|e| RuntimeError::Start {
+        shard: config.shards,
+        detail: format!("the heartbeat thread: {e}"),
+    })?;
     Ok(running)
-}
-
-/// Wakes the shard again and again, so that no task that is ready stays asleep.
-///
-/// glommio 0.9 may go to sleep with ready tasks: if the preemption timer fires before any of them ran (the thread lost its
-/// processor for that long just then), `run_task_queues` says that nothing ran, and the executor parks without looking
-/// whether something could. Any later event runs them. This is that event; there are several hearts because the one whose
-/// beat meets the same fate is asleep too.
-async fn beat(phase: Duration) {
-    sleep(phase).await;
-    loop {
-        sleep(HEARTBEAT).await;
-    }
 }
 
 fn check_locked_memory(limit: Option<u64>) -> Result<(), RuntimeError> {
@@ -246,7 +241,7 @@ mod tests {
         }
     }
 
-    /// Without the hearts this hangs within a second or so: the noise takes the processor between a wake-up and the task.
+    /// Without heartbeats this hangs in most runs: the noise takes the processor between a wake-up and the task.
     #[test]
     fn a_ready_task_runs_although_the_preemption_timer_was_first() {
         use crate::net::{OpenSocket, SocketOptions};

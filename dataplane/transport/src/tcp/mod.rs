@@ -12,11 +12,17 @@ use receive::{Progress, Reassembly};
 use send::SendQueue;
 use std::task::{Context, Poll, Waker};
 
+/// Whether a frame's header is what its sender wrote, for protocols whose headers can tell.
+pub type HeaderCheck = fn(&[u8; FRAME_HEADER_BYTES]) -> bool;
+
 /// How a TCP stream behaves.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct TcpConfig {
     /// Largest payload accepted in either direction, bytes.
     pub payload_bytes_max: usize,
+    /// Asked of every header as soon as it is there: a damaged length must not make anybody wait for a payload that
+    /// nobody sent.
+    pub header_check: HeaderCheck,
     /// Bytes that may wait in this process to be sent. At least one largest frame.
     pub queue_bytes_max: usize,
     /// Frames that may wait in this process to be sent.
@@ -31,6 +37,7 @@ impl Default for TcpConfig {
     fn default() -> Self {
         Self {
             payload_bytes_max: 272 * 1024 - FRAME_HEADER_BYTES,
+            header_check: |_| true,
             queue_bytes_max: 2 << 20,
             queue_frames_max: 1024,
             queue_low_water_bytes: 512 * 1024,
@@ -103,7 +110,7 @@ impl TcpTransport {
             socket,
             peer,
             queue: SendQueue::default(),
-            incoming: Reassembly::new(receive_pool, config.payload_bytes_max),
+            incoming: Reassembly::new(receive_pool, config.payload_bytes_max, config.header_check),
             config,
             send_pool,
             dead: None,

@@ -3,6 +3,7 @@
 //! Small frames are read many at a time into a staging buffer and copied out. A frame that is not complete there gets a
 //! buffer of its own; the rest of it is received straight into that, together with a little of what follows.
 
+use super::HeaderCheck;
 use crate::contract::CloseReason;
 use crate::frame::frame_len;
 use crate::limits::{
@@ -24,6 +25,7 @@ pub(super) struct Reassembly {
     pool: FramePool,
     wait: PoolWait,
     payload_bytes_max: usize,
+    header_check: HeaderCheck,
     staging: Box<[u8]>,
     // Unread bytes of `staging`.
     start: usize,
@@ -33,11 +35,12 @@ pub(super) struct Reassembly {
 }
 
 impl Reassembly {
-    pub(super) fn new(pool: FramePool, payload_bytes_max: usize) -> Self {
+    pub(super) fn new(pool: FramePool, payload_bytes_max: usize, header_check: HeaderCheck) -> Self {
         Self {
             pool,
             wait: PoolWait::default(),
             payload_bytes_max,
+            header_check,
             staging: vec![0; STAGING_BYTES].into_boxed_slice(),
             start: 0,
             end: 0,
@@ -81,6 +84,9 @@ impl Reassembly {
             return Poll::Ready(Ok(Some(buffer.freeze())));
         }
         let staged = &self.staging[self.start..self.end];
+        if staged.first_chunk().is_some_and(|header| !(self.header_check)(header)) {
+            return Poll::Ready(Err(CloseReason::Damaged));
+        }
         let Some(len) = frame_len(staged, self.payload_bytes_max).map_err(CloseReason::Oversize)? else {
             // Less than a header: move it to the front so that the most can follow.
             self.staging.copy_within(self.start..self.end, 0);

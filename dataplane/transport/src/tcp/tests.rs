@@ -18,12 +18,16 @@ const EXPECT: Expect = Expect {
     network_bytes_max: 4 << 20,
 };
 
+/// What the check of these tests takes for damage, in a header's last byte.
+const DAMAGED: u8 = 0xdd;
+
 fn config() -> TcpConfig {
     TcpConfig {
         payload_bytes_max: EXPECT.payload_bytes_max,
         queue_bytes_max: EXPECT.queue_bytes_max,
         queue_frames_max: EXPECT.queue_frames_max,
         queue_low_water_bytes: 100 * 1024,
+        header_check: |header| header[FRAME_HEADER_BYTES - 1] != DAMAGED,
         socket: SocketOptions {
             send_buffer_bytes: Some(256 * 1024),
             receive_buffer_bytes: Some(256 * 1024),
@@ -176,6 +180,23 @@ fn an_exhausted_pool_pauses_receiving_until_memory_returns() {
         }
         drop(transport);
         drop(writer);
+    });
+}
+
+/// Whatever its length says: a payload that may never come is not awaited.
+#[test]
+fn a_damaged_header_ends_the_stream_at_once() {
+    on_shard(|| async {
+        for length in [0u32, 7, 200_000, u32::MAX] {
+            let (mut transport, mut peer) = with_raw_peer();
+            peer.write_all(&frame(10, 3)).unwrap();
+            let mut header = [0; FRAME_HEADER_BYTES];
+            header[..4].copy_from_slice(&length.to_le_bytes());
+            header[FRAME_HEADER_BYTES - 1] = DAMAGED;
+            peer.write_all(&header).unwrap();
+            assert!(matches!(next(&mut transport).await, Event::Received(_)));
+            assert_eq!(next(&mut transport).await, Event::Closed(CloseReason::Damaged));
+        }
     });
 }
 

@@ -1,0 +1,30 @@
+//! Every bound of the benchmark in one place. Waits end a run that hangs; they are no expectation.
+
+use std::time::Duration;
+
+/// Bytes that writers and readers move with one system call: what the relays that we compare with use as well.
+pub(crate) const BUFFER_BYTES: usize = 1 << 20;
+/// Random bytes generated once and written again and again: far more than any codec here looks back over (a batch,
+/// 256 KiB), and more than processor caches hold, so that all contenders read it from memory.
+pub(crate) const RANDOM_BYTES: usize = 64 << 20;
+/// Of each buffer read, so many bytes are compared with what was written: enough to notice bytes out of place, too
+/// few to cost time. Gateways compare everything by digest.
+pub(crate) const COMPARED_BYTES: usize = 64;
+/// For the other side to connect, and for any progress of a transfer.
+pub(crate) const PROGRESS_WAIT: Duration = Duration::from_secs(60);
+/// For a session to end after its last byte.
+pub(crate) const SESSION_END_WAIT: Duration = Duration::from_secs(20);
+/// Between the end of one contender and the start of the next: whatever still runs for it has ended by then.
+pub(crate) const SETTLE: Duration = Duration::from_millis(300);
+/// A guest's life at its new place before the next move: heartbeats enough to know their interval again.
+pub(crate) const BETWEEN_MOVES: Duration = Duration::from_millis(1500);
+/// How often resident memory is looked at.
+pub(crate) const MEMORY_LOOK: Duration = Duration::from_millis(250);
+/// What is promised of a gateway's resident memory.
+pub(crate) const RESIDENT_BYTES_GOAL: u64 = 300 << 20;
+/// How fast the slow destinations read, bytes a second.
+pub(crate) const SLOW_BYTES_PER_S: u64 = 1_000_000;
+/// Sessions with slow destinations at once.
+pub(crate) const SLOW_SESSIONS: usize = 4;
+/// Most rounds that may be asked for.
+pub(crate) const ROUNDS_MAX: u32 = 1000;

@@ -1,0 +1,125 @@
+//! Measures the figures that `docs/SPECIFICATION.md` promises, each contender by turns in one run, and says of each
+//! whether it is reached. It measures and tells; it does not fail because a figure is short.
+
+mod host;
+mod interrupt;
+mod limits;
+mod load;
+mod memory;
+mod migrate;
+mod pair;
+mod relay;
+mod report;
+mod stats;
+mod transfer;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use clap::{Parser, ValueEnum};
+
+use crate::host::Host;
+use crate::limits::ROUNDS_MAX;
+use crate::report::Report;
+
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    about = "Measures the promised figures and says of each whether it is reached",
+    after_help = "Examples:
+  All figures, as `make bench` measures them:
+    novacron-figures --json figures.json
+  The relay alone, three rounds:
+    novacron-figures --only relay --rounds 3"
+)]
+struct Args {
+    /// What to measure; repeatable. Everything by default
+    #[arg(long, value_enum)]
+    only: Vec<Figure>,
+
+    /// Rounds of the relay that count
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=i64::from(ROUNDS_MAX)))]
+    rounds: u32,
+
+    /// MiB that a relay carries in a round
+    #[arg(long, default_value_t = 2048, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    relay_mib: u64,
+
+    /// Migrations of each contender that count
+    #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..=i64::from(ROUNDS_MAX)))]
+    moves: u32,
+
+    /// The guest's memory, MiB
+    #[arg(long, default_value_t = 2048, value_name = "MIB", value_parser = clap::value_parser!(u32).range(256..=1 << 20))]
+    memory_mib: u32,
+
+    /// How long slow destinations read
+    #[arg(long, default_value_t = 20, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(2..=3600))]
+    slow_seconds: u64,
+
+    /// Where to write everything that was found
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Figure {
+    Relay,
+    Migration,
+    Memory,
+}
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("novacron-figures: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<()> {
+    interrupt::clean_up_when_interrupted()?;
+    let began = Instant::now();
+    let say = |text: &str| eprintln!("[{:6.1} s] {text}", began.elapsed().as_secs_f32());
+    let wanted = |figure| args.only.is_empty() || args.only.contains(&figure);
+    let mut report =
+        Report { host: Host::here(), figures: Vec::new(), relay: None, migration: None, memory: None };
+    if wanted(Figure::Relay) {
+        let relay = relay::measure(args.relay_mib << 20, args.rounds, &say)?;
+        report.figures.extend(relay.verdicts.iter().cloned());
+        report.relay = Some(relay);
+    }
+    if wanted(Figure::Migration) {
+        let migrations = migrate::measure(args.memory_mib, args.moves, &say)?;
+        report.figures.extend(migrations.verdicts.iter().cloned());
+        report.migration = Some(migrations);
+    }
+    if wanted(Figure::Memory) {
+        let memory = memory::measure(Duration::from_secs(args.slow_seconds), &say)?;
+        report.figures.extend(memory.verdicts.iter().cloned());
+        report.memory = Some(memory);
+    }
+    println!("\n{}", report.text());
+    match &args.json {
+        Some(path) => report.write(path),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Args::command().debug_assert();
+        let args = Args::try_parse_from(["x", "--only", "relay", "--only", "memory"]).unwrap();
+        assert_eq!(args.only, [Figure::Relay, Figure::Memory]);
+        assert!(Args::try_parse_from(["x", "--rounds", "0"]).is_err());
+    }
+}

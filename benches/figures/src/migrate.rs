@@ -1,0 +1,263 @@
+//! A guest with 2 GiB of memory that is not zero: QEMU to QEMU over TCP against the same through two gateways.
+//!
+//! One guest is moved again and again, from the hypervisor where it stands to a fresh one, by turns directly and through
+//! the gateways: both contenders move the very same guest, and it boots once.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use novacron_testbed::{Migration, MigrationReport, Qemu, QemuOptions, Scratch, Usage};
+use serde::Serialize;
+
+use crate::limits::BETWEEN_MOVES;
+use crate::load::{Load, MachineLoad};
+use crate::pair::{Choices, Pair};
+use crate::report::{Goal, Verdict};
+use crate::stats::{Spread, paired_ratio};
+
+/// The guest's working set, MiB, and how fast it rewrites it, MB/s.
+const WORK_MIB: u32 = 64;
+const DIRTY_MB_PER_S: u32 = 20;
+/// What is promised: at most so many times QEMU's own time, and so much pause above QEMU's own.
+const TIMES_MAX: f64 = 2.0;
+const PAUSE_MS_MAX: f64 = 20.0;
+
+/// One move.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Move {
+    total_ms: f64,
+    /// As the source counts it.
+    downtime_ms: f64,
+    /// As the guest saw it, by its heartbeat.
+    pause_ms: f64,
+    /// How exact that is.
+    pause_resolution_ms: f64,
+    /// How long `cont` took.
+    cont_ms: f64,
+    sent_bytes: u64,
+    /// Sent while the guest stood still; on loopback they need no time worth subtracting.
+    stopped_bytes: u64,
+    iterations: u64,
+    /// Processor time of both hypervisors and both gateways meanwhile.
+    hypervisors_cpu_s: [f64; 2],
+    gateways_cpu_s: [f64; 2],
+}
+
+/// One contender's moves.
+#[derive(Clone, Debug, Default, Serialize)]
+struct Moves {
+    all: Vec<Move>,
+}
+
+impl Moves {
+    fn values(&self, of: impl Fn(&Move) -> f64) -> Vec<f64> {
+        self.all.iter().map(of).collect()
+    }
+    fn spread(&self, of: impl Fn(&Move) -> f64) -> Result<Spread> {
+        Spread::of(self.values(of)).context("no move was measured")
+    }
+}
+
+/// What was found.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Migrations {
+    memory_mib: u32,
+    direct: Moves,
+    gateways: Moves,
+    machine: MachineLoad,
+    #[serde(skip)]
+    pub(crate) verdicts: Vec<Verdict>,
+}
+
+/// Moves a guest `moves` times each way, after one of each that does not count. The guest verifies its memory after
+/// every one.
+pub(crate) fn measure(memory_mib: u32, moves: u32, say: &dyn Fn(&str)) -> Result<Migrations> {
+    let scratch = Scratch::new()?;
+    let options = QemuOptions::filled(memory_mib, WORK_MIB, DIRTY_MB_PER_S);
+    let mut pair = Pair::start(&scratch)?;
+    say(&format!("migration: booting a guest that fills {memory_mib} MiB"));
+    let mut guest = Qemu::source(&scratch, "vm", &options)?;
+    guest.guest().wait_ready()?;
+    let (mut direct, mut gateways) = (Moves::default(), Moves::default());
+    let mut load = Load::start()?;
+    for turn in 0..=moves {
+        for (contender, found) in [("direct", &mut direct), ("gateways", &mut gateways)] {
+            let through = (contender == "gateways").then_some(&mut pair);
+            let name = format!("vm-{turn}-{contender}");
+            let (next, one) = move_once(&scratch, &name, &options, &mut guest, through)
+                .with_context(|| format!("moving the guest, turn {turn}, {contender}"))?;
+            // Dropped here: the hypervisor that the guest has left.
+            guest = next;
+            let counts = if turn == 0 { ", warm-up" } else { "" };
+            say(&format!(
+                "migration {turn}/{moves} {contender}: total {:.0} ms, pause {:.1} ms, {:.0} MB sent{counts}",
+                one.total_ms,
+                one.pause_ms,
+                one.sent_bytes as f64 / 1e6
+            ));
+            if turn > 0 {
+                found.all.push(one);
+            }
+        }
+        if turn == 0 {
+            load = Load::start()?;
+        }
+    }
+    report(memory_mib, direct, gateways, load.since()?)
+}
+
+/// Moves the guest to a fresh hypervisor and lets it verify itself there.
+fn move_once(
+    scratch: &Scratch,
+    name: &str,
+    options: &QemuOptions,
+    source: &mut Qemu,
+    through: Option<&mut Pair>,
+) -> Result<(Qemu, Move)> {
+    let mut destination = Qemu::destination(scratch, name, options)?;
+    std::thread::sleep(BETWEEN_MOVES);
+    // What the source has said of its own arrival is not to be taken for news of its departure.
+    source.qmp().wait_event(Duration::from_millis(50), |_| None::<()>)?;
+
+    let choices = Choices { digest: true, destination_may_start: false };
+    let (entry, exit) = (scratch.file(&format!("{name}.in")), scratch.file(&format!("{name}.out")));
+    let session = match &through {
+        Some(pair) => Some(pair.open(&entry, &exit, choices)?),
+        None => None,
+    };
+    let migration = match session {
+        // max-bandwidth and downtime-limit stay as they are for direct moves.
+        Some(_) => Migration {
+            incoming: format!("unix:{}", exit.display()),
+            outgoing: format!("unix:{}", entry.display()),
+            ..Migration::direct_tcp()?
+        },
+        None => Migration::direct_tcp()?,
+    };
+    let hypervisors = [source.process().pid(), destination.process().pid()];
+    let gateways = match through {
+        Some(pair) => {
+            let pids = [pair.source.process().pid(), pair.destination.process().pid()];
+            Some((pair, pids))
+        }
+        None => None,
+    };
+    let cpu = |pids: [u32; 2]| -> Result<[f64; 2]> {
+        let of = |pid| Usage::of(pid).map(|usage| usage.cpu.as_secs_f64());
+        Ok([of(pids[0])?, of(pids[1])?])
+    };
+    let difference = |after: [f64; 2], before: [f64; 2]| [after[0] - before[0], after[1] - before[1]];
+
+    let hypervisors_before = cpu(hypervisors)?;
+    let gateways_before = gateways.as_ref().map(|(_, pids)| cpu(*pids)).transpose()?;
+    let report = migration.run(source, &mut destination)?;
+    let hypervisors_cpu_s = difference(cpu(hypervisors)?, hypervisors_before);
+    let mut gateways_cpu_s = [0.0; 2];
+    if let (Some((pair, pids)), Some(before), Some(session)) = (gateways, gateways_before, session) {
+        gateways_cpu_s = difference(cpu(pids)?, before);
+        source.quit().context("ending the hypervisor that the guest has left")?;
+        pair.finished(&session, choices)?;
+    }
+    destination.guest().must_be_intact()?;
+    Ok((destination, one_move(&report, hypervisors_cpu_s, gateways_cpu_s)))
+}
+
+fn one_move(report: &MigrationReport, hypervisors_cpu_s: [f64; 2], gateways_cpu_s: [f64; 2]) -> Move {
+    let ms = |time: Duration| time.as_secs_f64() * 1e3;
+    Move {
+        total_ms: ms(report.total),
+        downtime_ms: ms(report.downtime),
+        pause_ms: ms(report.pause.pause),
+        pause_resolution_ms: ms(report.pause.resolution),
+        cont_ms: ms(report.cont),
+        sent_bytes: report.sent_bytes,
+        stopped_bytes: report.stopped_bytes,
+        iterations: report.iterations,
+        hypervisors_cpu_s,
+        gateways_cpu_s,
+    }
+}
+
+fn report(memory_mib: u32, direct: Moves, gateways: Moves, machine: MachineLoad) -> Result<Migrations> {
+    let total = |one: &Move| one.total_ms;
+    let pause = |one: &Move| one.pause_ms;
+    let times =
+        paired_ratio(&gateways.values(total), &direct.values(total)).context("no move was measured")?;
+    let (ours, theirs) = (gateways.spread(pause)?, direct.spread(pause)?);
+    let detail = format!("gateways {} ms, direct {} ms", ours.text(1), theirs.text(1));
+    let goal = Goal::AtMost(PAUSE_MS_MAX);
+    let verdicts = vec![
+        Verdict::new("migration time, against direct", Goal::AtMost(TIMES_MAX), times.median, "x")
+            .with(&times.text(2)),
+        Verdict::new("pause above direct, medians", goal, ours.median - theirs.median, "ms").with(&detail),
+        Verdict::new("pause above direct, worst against worst", goal, ours.max - theirs.max, "ms")
+            .with(&detail),
+    ];
+    Ok(Migrations { memory_mib, direct, gateways, machine, verdicts })
+}
+
+impl Migrations {
+    /// What was found, for people.
+    pub(crate) fn table(&self) -> String {
+        let mut text = format!(
+            "Migration of a guest with {} MiB that are not zero, {DIRTY_MB_PER_S} MB/s rewritten; {}\n  {:<10}{:>24}{:>22}{:>22}  processor s: hypervisors, gateways\n",
+            self.memory_mib,
+            self.machine,
+            "median (min..max)",
+            "total ms",
+            "guest-seen pause ms",
+            "downtime ms"
+        );
+        for (name, moves) in [("direct", &self.direct), ("gateways", &self.gateways)] {
+            let spread = |of: &dyn Fn(&Move) -> f64, digits| {
+                moves.spread(of).map_or_else(|_| "none".to_owned(), |spread| spread.text(digits))
+            };
+            let median = |of: &dyn Fn(&Move) -> f64| moves.spread(of).map_or(0.0, |spread| spread.median);
+            text += &format!(
+                "  {name:<10}{:>24}{:>22}{:>22}  {:.2} + {:.2}, {:.2} + {:.2}\n",
+                spread(&|one| one.total_ms, 0),
+                spread(&|one| one.pause_ms, 1),
+                spread(&|one| one.downtime_ms, 0),
+                median(&|one| one.hypervisors_cpu_s[0]),
+                median(&|one| one.hypervisors_cpu_s[1]),
+                median(&|one| one.gateways_cpu_s[0]),
+                median(&|one| one.gateways_cpu_s[1]),
+            );
+        }
+        text + "  The guest verified all of its memory after every move.\n"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn moves(of: &[(f64, f64)]) -> Moves {
+        let one = |&(total_ms, pause_ms): &(f64, f64)| Move {
+            total_ms,
+            downtime_ms: 0.0,
+            pause_ms,
+            pause_resolution_ms: 0.0,
+            cont_ms: 0.0,
+            sent_bytes: 0,
+            stopped_bytes: 0,
+            iterations: 1,
+            hypervisors_cpu_s: [0.0; 2],
+            gateways_cpu_s: [0.0; 2],
+        };
+        Moves { all: of.iter().map(one).collect() }
+    }
+
+    #[test]
+    fn figures_compare_with_direct() {
+        let machine =
+            MachineLoad { seconds: 1.0, processors_busy: 1.0, processors_stolen: 0.0, load_average: 1.0 };
+        let direct = moves(&[(100.0, 10.0), (200.0, 12.0), (100.0, 11.0)]);
+        let gateways = moves(&[(150.0, 20.0), (600.0, 60.0), (250.0, 21.0)]);
+        let found = report(2048, direct, gateways, machine.clone()).unwrap();
+        let measured: Vec<f64> = found.verdicts.iter().map(|verdict| verdict.measured).collect();
+        assert_eq!(measured, [2.5, 10.0, 48.0]);
+        assert!(found.table().contains("gateways"));
+        assert!(report(1, Moves::default(), Moves::default(), machine).is_err());
+    }
+}
