@@ -323,7 +323,7 @@ impl Outbound {
     /// may take without being waited for. 0 while nothing is known, and where no encoder keeps up with the link.
     fn drain_ns(&self) -> u64 {
         let (Some(rate), Some(round_trip)) = (self.link.rate(), self.link.round_trip()) else { return 0 };
-        if rate == 0 || rate >= FAST_LINK_BYTES_PER_S {
+        if rate == 0 || rate >= FAST_LINK_BYTES_PER_S || !self.link.is_path_limited() {
             return 0;
         }
         let under_way = u128::from(self.retained.bytes().0) * 1_000_000_000 / u128::from(rate);
