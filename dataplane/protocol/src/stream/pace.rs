@@ -90,8 +90,6 @@ pub(super) struct Pace {
     base: u64,
     /// The sender had little to send at some time of the interval: the path could have done better.
     source_limited: bool,
-    /// The last whole interval was not: the path, not the source, set the rate.
-    path_limited: bool,
 }
 
 impl Pace {
@@ -115,7 +113,6 @@ impl Pace {
         if !self.source_limited || self.rate().is_none_or(|best| rate > best) {
             self.rate.add(rate, now, RATE_AGE.max(round_trip * RATE_AGE_ROUND_TRIPS));
         }
-        self.path_limited = !self.source_limited;
         (self.since, self.base, self.source_limited) = (Some(now), delivered, false);
     }
 
@@ -127,11 +124,6 @@ impl Pace {
     /// Highest recent rate, bytes a second.
     pub(super) fn rate(&self) -> Option<u64> {
         self.rate.get()
-    }
-
-    /// Whether the path lately set the rate, and not what there was to send.
-    pub(super) fn is_path_limited(&self) -> bool {
-        self.path_limited
     }
 
     /// Bytes that one batch should take: fewer on a slow path, where a whole batch takes long to drain.

@@ -148,7 +148,11 @@ impl Outbound {
         let batch = sending.pace.batch();
         let budget = credit.min(window).min(batch) as usize;
         // Reading a sliver each time an acknowledgement trickles in would cost a system call and a digest each.
-        if (budget as u64) < batch / 4 && ahead > sending.consumed { 0 } else { budget }
+        if (budget as u64) < batch / 4 && ahead > sending.consumed {
+            sending.held_up.set(true);
+            return 0;
+        }
+        budget
     }
 
     /// Takes `filled` bytes that were read into `buffer` behind its headroom, and makes frames of them.
@@ -213,6 +217,8 @@ impl Outbound {
         let now = clock.now();
         let drain = self.drain_ns();
         let Some(sending) = self.connections.get_mut(&connection) else { return };
+        // A source that never had to wait is slower than the path: what is under way is no reason to hold it up.
+        let drain = if sending.held_up.replace(false) { drain } else { 0 };
         let bytes = buffer.as_mut();
         let data = &bytes[start..start + length];
         let fields = sending.advance(data, self.digest);
@@ -323,7 +329,7 @@ impl Outbound {
     /// may take without being waited for. 0 while nothing is known, and where no encoder keeps up with the link.
     fn drain_ns(&self) -> u64 {
         let (Some(rate), Some(round_trip)) = (self.link.rate(), self.link.round_trip()) else { return 0 };
-        if rate == 0 || rate >= FAST_LINK_BYTES_PER_S || !self.link.is_path_limited() {
+        if rate == 0 || rate >= FAST_LINK_BYTES_PER_S {
             return 0;
         }
         let under_way = u128::from(self.retained.bytes().0) * 1_000_000_000 / u128::from(rate);
