@@ -346,8 +346,12 @@ impl Session {
         self.settle(now);
     }
 
-    /// The next verified bytes for a connection's hypervisor.
+    /// The next verified bytes for a connection's hypervisor. A session that has failed hands out nothing: what one
+    /// connection broke is no reason to let another's hypervisor go on.
     pub fn next_output(&mut self, connection: u16) -> Option<Bytes> {
+        if matches!(self.state, State::Failed(_)) {
+            return None;
+        }
         self.inbound.next_output(connection)
     }
 

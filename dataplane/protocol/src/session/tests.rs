@@ -492,3 +492,14 @@ fn a_destination_asks_on_an_unproven_stream_whether_the_session_has_ended() {
     deliver(&mut pair.source, 2, question, pair.now);
     assert_eq!(pair.source.state(), &State::Running);
 }
+
+/// A failure ends what the hypervisors get at once, on every connection, verified or not.
+#[test]
+fn nothing_is_handed_out_after_a_failure() {
+    let mut pair = Pair::opened();
+    pair.source.open_connection("main", pair.now).unwrap();
+    write(&mut pair.source, 0, b"guest", pair.now);
+    pair.carry(1);
+    pair.destination.fail(Reason::new(ReasonCode::Cancelled, "cancelled by its caller"));
+    assert_eq!(pair.destination.next_output(0), None);
+}
