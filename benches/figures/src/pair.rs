@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow, ensure};
-use novacron_testbed::{Gateway, GatewayOptions, Scratch, wait};
+use anyhow::{Context, Result, ensure};
+use novacron_testbed::session::{unix, wait_ended};
+use novacron_testbed::{Gateway, GatewayOptions, Scratch, Session};
 use serde_json::{Value, json};
 
 use crate::limits::SESSION_END_WAIT;
@@ -22,9 +23,6 @@ pub(crate) struct Choices {
     pub(crate) destination_may_start: bool,
 }
 
-/// A session's name.
-pub(crate) struct SessionName(String);
-
 impl Pair {
     /// Starts both.
     pub(crate) fn start(scratch: &Scratch) -> Result<Self> {
@@ -35,44 +33,26 @@ impl Pair {
     }
 
     /// Opens a session: who connects to `listen` reaches `connect`.
-    pub(crate) fn open(&self, listen: &Path, connect: &Path, choices: Choices) -> Result<SessionName> {
-        let mut random = [0; 40];
-        getrandom::fill(&mut random).map_err(|error| anyhow!("the system gives no random bytes: {error}"))?;
-        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        let (session, token) = (hex(&random[..8]), hex(&random[8..]));
-        let unix = |path: &Path| format!("unix:{}", path.display());
+    pub(crate) fn open(&self, listen: &Path, connect: &Path, choices: Choices) -> Result<Session> {
+        let session = Session::new()?;
         let options =
             json!({"digest": choices.digest, "destination_may_start": choices.destination_may_start});
-        let open = |gateway: &Gateway, side: Value| -> Result<()> {
-            let mut params = json!({"session": session, "token": token, "options": options});
-            if let (Some(params), Value::Object(side)) = (params.as_object_mut(), side) {
-                params.extend(side);
-            }
-            gateway.rpc()?.call("session.open", params).map(drop)
-        };
-        open(&self.destination, json!({"role": "destination", "connect": unix(connect)}))
-            .context("announcing a session to the destination's gateway")?;
-        let peer = self.destination.peer()?;
-        open(&self.source, json!({"role": "source", "listen": unix(listen), "peer": peer}))
-            .context("opening a session at the source's gateway")?;
-        Ok(SessionName(session))
+        session
+            .open(&self.source, &self.destination, (&unix(listen), &unix(connect)), &options)
+            .context("opening a session at both gateways")?;
+        Ok(session)
     }
 
-    /// Waits until a session has ended at both gateways and returns the source's record.
-    pub(crate) fn finished(&self, session: &SessionName, choices: Choices) -> Result<Value> {
-        let mut records = Vec::new();
-        for gateway in [&self.destination, &self.source] {
-            let mut rpc = gateway.rpc()?;
-            records.push(wait::until("the end of a session", SESSION_END_WAIT, || {
-                let record = rpc.call("session.get", json!({"session": session.0}))?;
-                Ok(matches!(record["state"].as_str(), Some("finished" | "failed")).then_some(record))
-            })?);
-        }
-        for record in &records {
+    /// Waits until a session has ended at both gateways, as it should, and returns the source's record.
+    pub(crate) fn finished(&self, session: &Session, choices: Choices) -> Result<Value> {
+        let ended = |gateway| -> Result<Value> {
+            let record = wait_ended(gateway, &session.id, SESSION_END_WAIT)?;
             ensure!(record["state"] == "finished", "the session failed: {}", record["reason"]);
             let expected = if choices.digest { json!(true) } else { Value::Null };
             ensure!(record["digest_equal"] == expected, "digest_equal is {}", record["digest_equal"]);
-        }
-        records.pop().context("no record")
+            Ok(record)
+        };
+        ended(&self.destination)?;
+        ended(&self.source)
     }
 }

@@ -2,14 +2,14 @@
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 use std::{fs, thread};
 
 use anyhow::{Context, Result, ensure};
 use novacron_testbed::limits::{ANSWER_WAIT, EXIT_WAIT};
 use novacron_testbed::rpc::Refused;
-use novacron_testbed::session::{Session, unix, wait_ended, wait_record};
+use novacron_testbed::session::{Session, unix};
 use novacron_testbed::{Gateway, GatewayOptions, Process, Scratch, artefact, port, wait};
 use serde_json::{Value, json};
 
@@ -248,44 +248,6 @@ fn sessions_that_cannot_be_are_refused_with_the_reason() -> Result<()> {
         let (code, message) = open(Session::new()?.at_source("tcp:192.0.2.1:7400", &listen, &none))?;
         assert_eq!(code, -32602);
         assert!(message.contains("--insecure-plaintext"), "{message}");
-        Ok(())
-    })
-}
-
-/// Nobody can tell how much of an unknown stream is all of it: the destination may have what it needs to start, and
-/// then a source whose socket is closed would run the guest too.
-#[test]
-fn a_source_that_may_have_been_moved_is_held_until_released() -> Result<()> {
-    Scratch::with_logs(|scratch| {
-        let gateway = start(scratch)?;
-        let peer = Gateway::start(scratch, "peer", &GatewayOptions::default())?;
-        let [listen, connect] = ["in.sock", "out.sock"].map(|name| scratch.file(name));
-        let destination = UnixListener::bind(&connect)?;
-        let session = Session::new()?;
-        session.open(&gateway, &peer, (&unix(&listen), &unix(&connect)), &json!({}))?;
-        let mut source = UnixStream::connect(&listen)?;
-        source.set_read_timeout(Some(Duration::from_millis(300)))?;
-        source.write_all(b"all that there is")?;
-        let (mut taken, _) = destination.accept()?;
-        taken.set_read_timeout(Some(ANSWER_WAIT))?;
-        let mut bytes = [0; 17];
-        taken.read_exact(&mut bytes)?;
-        assert_eq!(&bytes, b"all that there is");
-
-        let name = json!({"session": session.id});
-        assert_eq!(refusal(&gateway, "session.release", name.clone())?.0, -32600, "it runs");
-        gateway.rpc()?.call("session.cancel", name.clone())?;
-        let held = wait_record(&gateway, &session.id, EXIT_WAIT, |record| record["state"] == "held")?;
-        assert_eq!(held["reason"]["code"], "cancelled");
-        assert_eq!(taken.read(&mut bytes)?, 0, "the destination gets no more");
-        let waits = source.read(&mut bytes).map_err(|error| error.kind());
-        assert_eq!(waits, Err(ErrorKind::WouldBlock), "the source's socket was closed");
-
-        gateway.rpc()?.call("session.release", name)?;
-        assert_eq!(wait_ended(&gateway, &session.id, EXIT_WAIT)?["state"], "failed");
-        source.set_read_timeout(Some(ANSWER_WAIT))?;
-        assert_eq!(source.read(&mut bytes)?, 0);
-        assert_eq!(wait_ended(&peer, &session.id, EXIT_WAIT)?["state"], "failed");
         Ok(())
     })
 }

@@ -273,7 +273,7 @@ fn whatever_answers_in_a_peers_place_fails_the_opening_with_its_reason() -> Resu
         assert_eq!(refused.data["code"], "peer_refused", "{refused}");
 
         // It accepts and says nothing: within the time that the caller allowed.
-        let silent = impostor(|socket| std::mem::forget(socket))?;
+        let silent = impostor(std::mem::forget)?;
         let (refused, took) = try_open(&silent)?;
         ensure!(
             ["peer_unreachable", "peer_refused"].contains(&refused.data["code"].as_str().unwrap_or("")),

@@ -40,7 +40,7 @@ pub(crate) struct Args {
     #[arg(long, value_delimiter = ',', value_name = "CPUS")]
     pub(crate) cpus: Vec<usize>,
 
-    /// How long running sessions may go on after SIGTERM, as 30s or 500ms
+    /// How long running sessions may go on after SIGTERM, as 30s or 500ms; a second SIGTERM ends the gateway at once
     #[arg(long, default_value = "30s", value_parser = duration, value_name = "TIME")]
     pub(crate) drain_timeout: Duration,
 

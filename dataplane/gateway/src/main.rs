@@ -128,8 +128,7 @@ fn serve(args: Args) -> Result<(), String> {
             registry.end_expected(session, Reason { code: "timeout".to_owned(), message });
         }
     }
-    // A second signal ends the wait.
-    calls.drain(args.drain_timeout, || shutdown.requests() > 1);
+    drain(&calls, &shutdown, args.drain_timeout);
     for handle in &handles {
         // A shard that is gone needs no command to end.
         let _ = handle.send(Command::End);
@@ -138,6 +137,26 @@ fn serve(args: Args) -> Result<(), String> {
     running.join().map_err(|error| error.to_string())?;
     tracing::info!("gateway stopped");
     Ok(())
+}
+
+/// Drains; a second signal ends the wait.
+fn drain(calls: &Calls, shutdown: &Shutdown, timeout: Duration) {
+    let hurry = || shutdown.requests() > 1;
+    calls.drain(timeout, hurry);
+    let held = calls.registry.held();
+    if held == 0 || hurry() {
+        return;
+    }
+    // Ending closes the sockets, and a source that sees its own close runs the guest again: a second one, if the
+    // destination has started.
+    tracing::warn!(
+        held,
+        "the gateway stays, because sources are held whose guest may run at the destination: settle where it runs, \
+         then `session.release`; a second signal ends the gateway all the same"
+    );
+    while calls.registry.held() > 0 && !hurry() {
+        std::thread::sleep(HOUSEKEEPING);
+    }
 }
 
 type Bound = SyncSender<Result<Vec<Endpoint>, String>>;

@@ -46,7 +46,8 @@ pub(crate) struct Registry {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Known {
     Finished,
-    Failed(String),
+    /// Why, in the caller's words for it and in a sentence.
+    Failed(Option<Reason>),
     Never,
 }
 
@@ -199,9 +200,7 @@ impl Registry {
         let sessions = self.sessions();
         match sessions.ended.iter().rev().find(|record| record.session.0 == session) {
             Some(record) if record.state == SessionState::Finished => Known::Finished,
-            Some(record) => {
-                Known::Failed(record.reason.as_ref().map_or_else(String::new, |r| r.message.clone()))
-            }
+            Some(record) => Known::Failed(record.reason.clone()),
             None => Known::Never,
         }
     }
@@ -211,6 +210,12 @@ impl Registry {
         let mut sessions = self.sessions();
         sessions.draining = true;
         sessions.expected.len() + sessions.live.len()
+    }
+
+    /// Live sessions that hold their source's sockets until somebody decides.
+    pub(crate) fn held(&self) -> usize {
+        let sessions = self.sessions();
+        sessions.live.values().filter(|live| live.record.state == SessionState::Held).count()
     }
 
     /// Whether the gateway is shutting down.

@@ -127,8 +127,11 @@ fn dispatch(shard: &Rc<Shard>, peer: &Rc<Peer>, stream: &Stream, frame: Bytes) -
 fn unknown(shard: &Shard, header: &FrameHeader) -> Bytes {
     let reason = match shard.registry.known(header.session) {
         Known::Finished => Reason::new(ReasonCode::Finished, "the session has finished here"),
-        Known::Failed(why) => {
-            Reason::new(ReasonCode::SessionUnknown, format!("the session has ended here: {why}"))
+        // This answer may overtake, on its stream, the `Fail` that went out on another: it says the same.
+        Known::Failed(reason) => {
+            let (code, why) = reason.map_or_else(Default::default, |reason| (reason.code, reason.message));
+            let code = ReasonCode::from_name(&code).unwrap_or(ReasonCode::SessionUnknown);
+            Reason::new(code, format!("the session has ended here: {why}"))
         }
         Known::Never => {
             let text = "no such session was announced at this gateway, or it restarted and has forgotten it";

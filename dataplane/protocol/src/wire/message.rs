@@ -133,6 +133,14 @@ macro_rules! reason_codes {
                     ReasonCode::Other(_) => "other",
                 }
             }
+
+            /// The code that records and scripts know by this name.
+            pub fn from_name(name: &str) -> Option<ReasonCode> {
+                match name {
+                    $($name => Some(ReasonCode::$variant),)*
+                    _ => None,
+                }
+            }
         }
     };
 }
