@@ -63,8 +63,14 @@ pub(super) fn content(side: usize, connection: usize) -> &'static [u8] {
 /// The bytes of `content` from `position` on, which goes round.
 pub(super) fn bytes_at(side: usize, connection: usize, position: u64, len: usize) -> Vec<u8> {
     let content = content(side, connection);
-    let start = (position % content.len() as u64) as usize;
-    content.iter().cycle().skip(start).take(len).copied().collect()
+    let mut from = (position % content.len() as u64) as usize;
+    let mut bytes = Vec::with_capacity(len);
+    while bytes.len() < len {
+        let until = content.len().min(from + len - bytes.len());
+        bytes.extend_from_slice(&content[from..until]);
+        from = 0;
+    }
+    bytes
 }
 
 /// A hypervisor's socket at one gateway.

@@ -25,7 +25,6 @@ pub struct Receipt {
 struct PageLane {
     next: u64,
     pending: BTreeMap<u64, Bytes>,
-    decoder: LaneDecoder,
 }
 
 /// One connection's incoming direction.
@@ -65,6 +64,8 @@ pub struct ReceivingState {
 pub struct Inbound {
     digest: bool,
     lanes: Vec<PageLane>,
+    /// Serves every lane: a part is decoded by itself, and its codecs' state takes far more than a lane.
+    decoder: LaneDecoder,
     assembler: Assembler,
     window: u64,
     connections_max: u16,
@@ -94,10 +95,11 @@ impl Inbound {
     /// Nothing received yet, on `lanes` page lanes. `window` guest bytes are reserved for each connection.
     pub fn new(digest: bool, lanes: u16, window: u64, connections_max: u16, peer_opens: bool) -> Self {
         let connections_max = connections_max.min(CONNECTIONS_MAX);
-        let lane = || PageLane { next: 0, pending: BTreeMap::new(), decoder: LaneDecoder::new() };
+        let lane = || PageLane { next: 0, pending: BTreeMap::new() };
         Inbound {
             digest,
             lanes: (0..lanes).map(|_| lane()).collect(),
+            decoder: LaneDecoder::new(),
             assembler: Assembler::new(),
             window,
             connections_max,
@@ -189,7 +191,7 @@ impl Inbound {
                 receiving.waiting_bytes -= waiting_bytes(&frame);
             }
             let mut bodies = Vec::new();
-            entry.decoder.decode(cursor.rest(), BATCH_PAGES_MAX, &mut bodies).map_err(|error| {
+            self.decoder.decode(cursor.rest(), BATCH_PAGES_MAX, &mut bodies).map_err(|error| {
                 let text = format!("part {} of page lane {lane} cannot be decoded: {error}", header.sequence);
                 Reason::new(ReasonCode::Decode, text)
             })?;
