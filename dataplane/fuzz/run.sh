@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # Runs fuzz targets from their kept corpora.
 #
-#   dataplane/fuzz/run.sh [SECONDS] [TARGET...]     60 seconds for each of all targets by default
+#   dataplane/fuzz/run.sh [SECONDS] [TARGET...]     all targets, a minute in all, by default
 #
+# SECONDS is shared by the targets; as many run at once as there are processors. Building comes on top of it.
 # What the fuzzer finds goes to target/fuzz/<target>/ and stays there between runs; a crash is kept in artifacts/.
+# Kept seeds of page, session and wire are written by `cargo run --bin seeds`, and checked by `cargo test`, here.
 # Exit: 0 nothing found; 1 a target crashed or hung: the input and the command to replay it are printed; 2 wrong
 # usage; 3 a target does not build.
 set -euo pipefail
@@ -32,22 +34,48 @@ build=()
 for target in "${targets[@]}"; do build+=(--bin "$target"); done
 cargo build --locked --release --target "$host" "${build[@]}" || exit 3
 
-found=0
-for target in "${targets[@]}"; do
-    binary="target/$host/release/$target"
+at_once="$(nproc)"
+if [ "$at_once" -gt "${#targets[@]}" ]; then at_once="${#targets[@]}"; fi
+# Zero would mean "for ever" to libFuzzer.
+each=$((seconds * at_once / ${#targets[@]}))
+if [ "$each" -lt 1 ]; then each=1; fi
+
+fuzz() {
+    local target="$1" binary="target/$host/release/$1"
     mkdir -p "corpus/$target" "target/fuzz/$target" "artifacts/$target"
-    echo "run.sh: $target for $seconds s"
-    if ! "$binary" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -max_len=65536 -print_final_stats=1 \
+    if ! "$binary" -max_total_time="$each" -timeout=10 -rss_limit_mb=1024 -max_len=65536 -print_final_stats=1 \
         -artifact_prefix="artifacts/$target/" "target/fuzz/$target" "corpus/$target" \
         2>"target/fuzz/$target.log"; then
-        found=1
         tail -n 30 "target/fuzz/$target.log" >&2
+        local input
         input="$(ls -t "artifacts/$target"/* 2>/dev/null | head -n 1 || true)"
         echo "run.sh: $target failed on ${input:-an input that was not kept}" >&2
         echo "run.sh: replay with: (cd dataplane/fuzz && $binary $input)" >&2
-        continue
+        return 1
     fi
     # A target that never ran would also find nothing.
-    grep -E "stat::number_of_executed_units|cov:" "target/fuzz/$target.log" | tail -n 2
+    local runs
+    runs="$(sed -n 's/^stat::number_of_executed_units: *//p' "target/fuzz/$target.log")"
+    if [ "${runs:-0}" -lt 1 ]; then
+        echo "run.sh: $target ran nothing" >&2
+        return 1
+    fi
+    echo "run.sh: $target: $runs runs in $each s, nothing found"
+}
+
+echo "run.sh: ${targets[*]}: $each s each, $at_once at once"
+found=0
+running=0
+for target in "${targets[@]}"; do
+    if [ "$running" -ge "$at_once" ]; then
+        wait -n || found=1
+        running=$((running - 1))
+    fi
+    fuzz "$target" &
+    running=$((running + 1))
+done
+while [ "$running" -gt 0 ]; do
+    wait -n || found=1
+    running=$((running - 1))
 done
 exit "$found"

@@ -46,6 +46,7 @@ impl Session {
                 open.lanes,
                 self.config.receive_window,
                 self.config.connections_max,
+                true,
             );
             self.state = State::Running;
             self.peers = Some(ends);

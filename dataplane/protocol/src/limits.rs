@@ -55,6 +55,10 @@ pub const STREAMS_MAX: usize = 512;
 /// unwritten. Covers 1 Gbit/s over 100 ms at a compression ratio of 2.5.
 pub const RECEIVE_WINDOW_BYTES: u64 = 32 * 1024 * 1024;
 
+/// Bytes that waiting frames may take at a receiver beyond the guest bytes that they stand for, beside a thirty-second of
+/// the window: fields of indexes and parts where the window is small.
+pub const RECEIVE_SLACK_BYTES: u64 = 4096;
+
 /// Fewest guest bytes that a batch is cut to where the path is slow.
 pub const BATCH_BYTES_MIN: u64 = 16 * 1024;
 

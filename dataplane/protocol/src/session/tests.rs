@@ -2,9 +2,11 @@
 
 use super::*;
 use crate::hypervisor::synthetic;
-use crate::limits::{BATCHES_UNDER_WAY_MAX, RECEIVE_WINDOW_BYTES};
+use crate::limits::{BATCHES_UNDER_WAY_MAX, LAST_WORD_TIMEOUT, RECEIVE_WINDOW_BYTES};
 use crate::page::policy::Mode;
 use crate::stream::INGEST_HEADROOM;
+use crate::wire::{BatchFields, Lane, PartFields};
+use std::time::Duration;
 
 const SESSION: u64 = 9;
 
@@ -491,4 +493,63 @@ fn a_destination_asks_on_an_unproven_stream_whether_the_session_has_ended() {
     pair.stream(2);
     deliver(&mut pair.source, 2, question, pair.now);
     assert_eq!(pair.source.state(), &State::Running);
+}
+
+/// A failure ends what the hypervisors get at once, on every connection, verified or not.
+#[test]
+fn nothing_is_handed_out_after_a_failure() {
+    let mut pair = Pair::opened();
+    pair.source.open_connection("main", pair.now).unwrap();
+    write(&mut pair.source, 0, b"guest", pair.now);
+    pair.carry(1);
+    pair.destination.fail(Reason::new(ReasonCode::Cancelled, "cancelled by its caller"));
+    assert_eq!(pair.destination.next_output(0), None);
+}
+
+/// Frames out of their turn wait on credit, however they are called: neither those of a connection whose positions
+/// overlap, nor parts of a page lane, may pile up beyond what was reserved.
+#[test]
+fn what_waits_for_its_turn_is_bounded_by_credit() {
+    const WINDOW: u64 = 100_000;
+    let frame = |kind, lane, sequence, payload: &[u8]| {
+        let mut frame = vec![0; FRAME_HEADER_BYTES];
+        frame.extend_from_slice(payload);
+        FrameHeader { kind, lane, session: SESSION, epoch: 0, sequence }.write(payload.len(), &mut frame);
+        Bytes::from(frame)
+    };
+    let fields = BatchFields { position: 0, length: 50_000, digest: [0; 32] }.to_bytes();
+    let batch = [&fields[..], &[0; 50_000]].concat();
+    let mut of_batch = Vec::new();
+    PartFields { connection: 0, batch: 1 }.put(&mut of_batch);
+    let part = [&of_batch[..], &[0; 50_000]].concat();
+    for (kind, lane, payload) in
+        [(Kind::Batch, Lane::Connection(0), &batch), (Kind::Part, Lane::Page(3), &part)]
+    {
+        let mut pair = Pair::new(WINDOW);
+        pair.stream(1);
+        pair.carry(1);
+        // The first of the lane never comes.
+        for sequence in 2..100 {
+            deliver(&mut pair.destination, 1, frame(kind, lane, sequence, payload), pair.now);
+            let held = pair.destination.inbound().held_bytes();
+            assert!(held <= WINDOW + WINDOW / 10, "{held} bytes held for {kind:?} frames");
+        }
+        let State::Failed(reason) = pair.destination.state() else { panic!("{kind:?} frames pile up") };
+        assert_eq!(reason.code, ReasonCode::Protocol);
+    }
+}
+
+/// The source's side opens connections, so none can begin at its peer's word.
+#[test]
+fn the_way_back_needs_an_open_connection() {
+    let mut pair = Pair::opened();
+    let header =
+        FrameHeader { kind: Kind::Batch, lane: Lane::Connection(5), session: SESSION, epoch: 0, sequence: 1 };
+    let fields = BatchFields { position: 0, length: 0, digest: [0; 32] }.to_bytes();
+    let mut frame = vec![0; FRAME_HEADER_BYTES];
+    frame.extend_from_slice(&fields);
+    header.write(fields.len(), &mut frame);
+    deliver(&mut pair.source, 1, frame.into(), pair.now);
+    let State::Failed(reason) = pair.source.state() else { panic!("a connection from nowhere") };
+    assert_eq!(reason.code, ReasonCode::Protocol);
 }

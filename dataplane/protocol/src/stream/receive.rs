@@ -2,12 +2,12 @@
 
 use crate::limits::{
     BATCH_LEN_MAX, BATCH_PAGES_MAX, BATCHES_UNDER_WAY_MAX, CONNECTIONS_MAX, LANE_PENDING_FRAMES_MAX,
-    PROGRESS_ENTRIES_MAX,
+    PROGRESS_ENTRIES_MAX, RECEIVE_SLACK_BYTES,
 };
 use crate::page::{Assembler, Bodies, LaneDecoder};
 use crate::wire::{
-    BatchFields, ConnectionOpen, Cursor, FRAME_HEADER_BYTES, FrameHeader, IndexFields, Kind, Lane,
-    PartFields, Progress, ProgressEntry, Reason, ReasonCode, WireError,
+    BATCH_FIELDS_BYTES, BatchFields, ConnectionOpen, Cursor, FRAME_HEADER_BYTES, FrameHeader, IndexFields,
+    Kind, Lane, PartFields, Progress, ProgressEntry, Reason, ReasonCode, WireError,
 };
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -25,7 +25,6 @@ pub struct Receipt {
 struct PageLane {
     next: u64,
     pending: BTreeMap<u64, Bytes>,
-    decoder: LaneDecoder,
 }
 
 /// A slow hypervisor's progress is told each time that it took this much: a quarter of a batch or so.
@@ -38,6 +37,8 @@ struct Receiving {
     parts_bytes: u64,
     /// Frames of the connection's lane that wait for an earlier one, or for their parts.
     pending: BTreeMap<u64, (FrameHeader, Bytes)>,
+    /// Payload bytes of `pending`, and of this connection's parts that wait in their lanes.
+    waiting_bytes: u64,
     verified_frames: u64,
     position: u64,
     hasher: blake3::Hasher,
@@ -68,9 +69,13 @@ pub struct ReceivingState {
 pub struct Inbound {
     digest: bool,
     lanes: Vec<PageLane>,
+    /// Serves every lane: a part is decoded by itself, and its codecs' state takes far more than a lane.
+    decoder: LaneDecoder,
     assembler: Assembler,
     window: u64,
     connections_max: u16,
+    /// The peer opens connections; from here they are opened where it does not.
+    peer_opens: bool,
     connections: BTreeMap<u16, Receiving>,
     /// Connections whose peer has not heard how they stand.
     unreported: BTreeSet<u16>,
@@ -83,6 +88,11 @@ fn violation(text: impl Into<String>) -> Reason {
     Reason::new(ReasonCode::Protocol, text)
 }
 
+/// What a frame that waits takes of its connection's credit: its payload, less what is the same for every batch.
+fn waiting_bytes(frame: &Bytes) -> u64 {
+    frame.len().saturating_sub(FRAME_HEADER_BYTES + BATCH_FIELDS_BYTES) as u64
+}
+
 impl From<WireError> for Reason {
     fn from(error: WireError) -> Reason {
         violation(format!("the peer sent what cannot be read: {error}"))
@@ -91,15 +101,17 @@ impl From<WireError> for Reason {
 
 impl Inbound {
     /// Nothing received yet, on `lanes` page lanes. `window` guest bytes are reserved for each connection.
-    pub fn new(digest: bool, lanes: u16, window: u64, connections_max: u16) -> Self {
+    pub fn new(digest: bool, lanes: u16, window: u64, connections_max: u16, peer_opens: bool) -> Self {
         let connections_max = connections_max.min(CONNECTIONS_MAX);
-        let lane = || PageLane { next: 0, pending: BTreeMap::new(), decoder: LaneDecoder::new() };
+        let lane = || PageLane { next: 0, pending: BTreeMap::new() };
         Inbound {
             digest,
             lanes: (0..lanes).map(|_| lane()).collect(),
+            decoder: LaneDecoder::new(),
             assembler: Assembler::new(),
             window,
             connections_max,
+            peer_opens,
             connections: BTreeMap::new(),
             unreported: BTreeSet::new(),
             report_now: false,
@@ -132,6 +144,11 @@ impl Inbound {
     /// The connection, which begins here where it is new: its frames may overtake the one that opens it.
     fn connection(&mut self, connection: u16) -> Result<Option<&mut Receiving>, Reason> {
         if !self.connections.contains_key(&connection) {
+            if !self.peer_opens {
+                return Err(violation(format!(
+                    "a frame came for connection {connection}, which is not open"
+                )));
+            }
             if self.connections.len() >= usize::from(self.connections_max) {
                 let text =
                     format!("the peer opens more than the {} connections agreed", self.connections_max);
@@ -164,15 +181,26 @@ impl Inbound {
         if header.sequence - entry.next > LANE_PENDING_FRAMES_MAX as u64 {
             return Err(violation(format!("page lane {lane} has more frames under way than allowed")));
         }
-        entry.pending.entry(header.sequence).or_insert(frame);
+        if !entry.pending.contains_key(&header.sequence) {
+            // Whose credit it takes is known before its turn comes: lanes would hold any number of large frames else.
+            let part = PartFields::take(&mut Cursor::new(&frame[FRAME_HEADER_BYTES..]))?;
+            let window = self.window;
+            if let Some(receiving) = self.connection(part.connection)? {
+                receiving.wait(part.connection, waiting_bytes(&frame), window)?;
+            }
+            self.lanes[usize::from(lane)].pending.insert(header.sequence, frame);
+        }
         loop {
             let entry = &mut self.lanes[usize::from(lane)];
             let Some(frame) = entry.pending.remove(&entry.next) else { return Ok(()) };
             entry.next += 1;
             let mut cursor = Cursor::new(&frame[FRAME_HEADER_BYTES..]);
             let part = PartFields::take(&mut cursor)?;
+            if let Some(receiving) = self.connections.get_mut(&part.connection) {
+                receiving.waiting_bytes -= waiting_bytes(&frame);
+            }
             let mut bodies = Vec::new();
-            entry.decoder.decode(cursor.rest(), BATCH_PAGES_MAX, &mut bodies).map_err(|error| {
+            self.decoder.decode(cursor.rest(), BATCH_PAGES_MAX, &mut bodies).map_err(|error| {
                 let text = format!("part {} of page lane {lane} cannot be decoded: {error}", header.sequence);
                 Reason::new(ReasonCode::Decode, text)
             })?;
@@ -193,9 +221,7 @@ impl Inbound {
             )));
         }
         receiving.parts_bytes += bodies.len() as u64;
-        if receiving.parts_bytes > window {
-            return Err(violation(format!("connection {} exceeds its credit", part.connection)));
-        }
+        receiving.wait(part.connection, 0, window)?;
         if receiving.parts.entry(part.batch).or_default().insert(lane, bodies).is_some() {
             return Err(violation(format!("batch {} has two parts on page lane {lane}", part.batch)));
         }
@@ -220,7 +246,10 @@ impl Inbound {
                 return Err(violation(format!("connection {connection} exceeds its credit")));
             }
         }
-        receiving.pending.entry(header.sequence).or_insert((header, frame));
+        if !receiving.pending.contains_key(&header.sequence) {
+            receiving.wait(connection, waiting_bytes(&frame), window)?;
+            receiving.pending.insert(header.sequence, (header, frame));
+        }
         Ok(())
     }
 
@@ -233,6 +262,7 @@ impl Inbound {
             if receiving.ended {
                 return Err(violation(format!("connection {connection} goes on after its end")));
             }
+            receiving.waiting_bytes -= waiting_bytes(&frame);
             let payload = frame.slice(FRAME_HEADER_BYTES..);
             match header.kind {
                 Kind::ConnectionOpen if header.sequence == 0 => {
@@ -250,6 +280,7 @@ impl Inbound {
                     let fields = BatchFields::take(&mut cursor)?;
                     let named = IndexFields::take(&mut cursor, lanes as u16)?;
                     let Some(parts) = receiving.take_parts(header.sequence, &named) else {
+                        receiving.waiting_bytes += waiting_bytes(&frame);
                         receiving.pending.insert(header.sequence, (header, frame));
                         break;
                     };
@@ -408,6 +439,7 @@ impl Receiving {
             parts: BTreeMap::new(),
             parts_bytes: 0,
             pending: BTreeMap::new(),
+            waiting_bytes: 0,
             verified_frames: 0,
             position: 0,
             hasher: blake3::Hasher::new(),
@@ -421,6 +453,18 @@ impl Receiving {
 
     fn is_ended(&self) -> bool {
         self.ended && self.consumed == self.position
+    }
+
+    /// Makes room for `bytes` more that have to wait, and looks whether all that is held here still fits into what was
+    /// reserved. Each byte of a batch is held once, as itself or encoded, whatever stage it is in; an index and its
+    /// parts take a few bytes for each page beside them.
+    fn wait(&mut self, connection: u16, bytes: u64, window: u64) -> Result<(), Reason> {
+        self.waiting_bytes += bytes;
+        let held = self.position - self.consumed + self.waiting_bytes + self.parts_bytes;
+        if held > window.saturating_add(window / 32 + RECEIVE_SLACK_BYTES) {
+            return Err(violation(format!("connection {connection} exceeds its credit")));
+        }
+        Ok(())
     }
 
     /// The parts that an index names; `None` while some are under way. Parts that it does not name are dropped with

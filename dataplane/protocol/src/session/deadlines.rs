@@ -1,0 +1,113 @@
+//! What becomes due by itself: how long a session waits, and for what.
+
+use super::{Role, Session, State};
+use crate::hypervisor::StreamPhase;
+use crate::limits::{LAST_WORD_TIMEOUT, OUTAGE_SWITCHOVER};
+use crate::time::Instant;
+use crate::wire::{Reason, ReasonCode};
+use std::time::Duration;
+
+impl Session {
+    /// When a side whose hypervisors are all done stops waiting for its peer's last word. Where only the peer's
+    /// agreement is missing, soon; where bytes are unverified, a stream may have died unnoticed: as long as an
+    /// outage may last.
+    fn last_word_deadline(&self) -> Option<Instant> {
+        let since = self.ended_here_at?.max(self.heard_at);
+        if self.nothing_missing() {
+            return Some(since.after(LAST_WORD_TIMEOUT));
+        }
+        let running = matches!(self.state, State::Running);
+        running.then(|| since.after(LAST_WORD_TIMEOUT.max(self.config.outage)))
+    }
+
+    /// When a session without streams gives up. Without need of its peer it does not.
+    fn outage_deadline(&self) -> Option<Instant> {
+        match self.state {
+            State::Interrupted { since } if !self.peer_finished => Some(since.after(self.outage())),
+            _ => None,
+        }
+    }
+
+    /// How long this session may be without any stream: briefly while the guest is stopped.
+    fn outage(&self) -> Duration {
+        match self.outbound.migration_progress().map(|progress| progress.phase) {
+            Some(StreamPhase::Switchover | StreamPhase::Ended) => OUTAGE_SWITCHOVER.min(self.config.outage),
+            _ => self.config.outage,
+        }
+    }
+
+    /// When [`Session::tick`] has something to do.
+    pub fn deadline(&self) -> Option<Instant> {
+        if self.state.is_over() {
+            return None;
+        }
+        let state = match self.state {
+            State::Opening { say_again_at, deadline } => Some(deadline.min(say_again_at)),
+            State::Expecting { deadline } => Some(deadline),
+            State::Interrupted { .. } => self.outage_deadline(),
+            State::Running | State::Finished | State::Failed(_) => None,
+        };
+        [state, self.last_word_deadline(), self.first_byte_deadline(), self.outbound.deadline()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// When a source's hypervisor that connected has to have sent something. Only while it is read from: not before
+    /// the session is open, nor while it has no stream.
+    fn first_byte_deadline(&self) -> Option<Instant> {
+        let waits = self.config.role == Role::Source
+            && matches!(self.state, State::Running)
+            && !self.outbound.any_delivered()
+            && !self.outbound.all_closed();
+        let since = self.first_connection_at.filter(|_| waits)?.max(self.running_since);
+        Some(since.after(self.config.first_byte_timeout))
+    }
+
+    /// Does what has become due.
+    pub fn tick(&mut self, now: Instant) {
+        if self.state.is_over() {
+            return;
+        }
+        self.outbound.tick(now);
+        let due = |at: Instant| now >= at;
+        match self.state {
+            State::Opening { deadline, .. } if due(deadline) => {
+                let text =
+                    "the peer gateway did not answer the opening of the session in time; no byte was sent";
+                self.fail(Reason::new(ReasonCode::Timeout, text));
+            }
+            State::Opening { say_again_at, .. } if due(say_again_at) => {
+                self.say_open_again(now);
+            }
+            State::Expecting { deadline } if due(deadline) => {
+                let text = "the peer gateway did not open the session in time; no byte arrived";
+                self.fail(Reason::new(ReasonCode::Timeout, text));
+            }
+            State::Interrupted { since } if self.outage_deadline().is_some_and(due) => {
+                if self.nothing_missing() {
+                    return self.finish();
+                }
+                let text =
+                    format!("no stream to the peer gateway for {:.1} s", now.since(since).as_secs_f64());
+                self.fail(Reason::new(ReasonCode::Outage, text));
+            }
+            _ => {}
+        }
+        if self.first_byte_deadline().is_some_and(due) {
+            let text = format!(
+                "the source's hypervisor connected but sent nothing for {} ms",
+                self.config.first_byte_timeout.as_millis()
+            );
+            self.fail(Reason::new(ReasonCode::Timeout, text));
+        }
+        if self.last_word_deadline().is_some_and(due) {
+            // The source has confirmed every byte; where it cannot be asked any more, that is enough.
+            if self.nothing_missing() {
+                return self.finish();
+            }
+            let text = "every connection ended here, but the peer gateway did not confirm the last bytes";
+            self.fail(Reason::new(ReasonCode::Timeout, text));
+        }
+    }
+}
