@@ -16,6 +16,10 @@ use std::time::Duration;
 /// Verified batches that one write may gather.
 const WRITE_BATCHES_MAX: usize = 16;
 
+/// A read of fewer bytes than this probably took everything that was there. A longer one did not: a unix socket gives
+/// no more at once than its writer's buffer held.
+const DRAINED_BELOW_BYTES: usize = 32 * 1024;
+
 /// How often a socket that is held for its source is looked at.
 const HELD_LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -124,7 +128,7 @@ async fn ingress(
                 return;
             }
             Ok(count) => {
-                drained = count < wanted;
+                drained = count < wanted.min(DRAINED_BELOW_BYTES);
                 running.ingest(id, Ingress(buffer), count);
             }
             Err(error) => {

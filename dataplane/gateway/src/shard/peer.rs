@@ -20,13 +20,15 @@ pub(crate) struct Stream {
     /// Frames may wait, or the stream is to close.
     pub(crate) wake: Notify,
     pub(crate) closing: Cell<bool>,
+    /// It has room, and found nothing to send when it last looked.
+    pub(crate) idle: Cell<bool>,
     answers: RefCell<VecDeque<Bytes>>,
 }
 
 impl Stream {
     pub(crate) fn new(id: StreamId, ends: Ends) -> Rc<Stream> {
-        let (wake, closing) = (Notify::new(), Cell::new(false));
-        Rc::new(Stream { id, ends, wake, closing, answers: RefCell::default() })
+        let (wake, closing, idle) = (Notify::new(), Cell::new(false), Cell::new(false));
+        Rc::new(Stream { id, ends, wake, closing, idle, answers: RefCell::default() })
     }
 
     /// Answers a frame that belongs to no session.
@@ -110,9 +112,22 @@ impl Peer {
         self.changed.notify();
     }
 
-    /// Frames wait: whichever stream has room takes them.
+    /// Frames wait: the first stream that sleeps takes them. It wakes the next where it cannot take them all, so that
+    /// one frame wakes one stream, and many frames all of them.
     pub(crate) fn wake_streams(&self) {
-        for stream in self.streams.borrow().iter() {
+        self.wake_idle(|_| true);
+    }
+
+    /// `stream` cannot take what waits: full, or not yet proven for the session that it is of.
+    pub(crate) fn wake_streams_after(&self, stream: &Stream) {
+        if self.sessions.borrow().iter().any(|running| running.has_frames()) {
+            self.wake_idle(|other| other.id.0 > stream.id.0);
+        }
+    }
+
+    fn wake_idle(&self, among: impl Fn(&Stream) -> bool) {
+        if let Some(stream) = self.streams.borrow().iter().find(|stream| stream.idle.get() && among(stream)) {
+            stream.idle.set(false);
             stream.wake.notify();
         }
     }

@@ -208,7 +208,7 @@ impl Running {
         self.core.borrow_mut().next_frame(stream)
     }
 
-    pub(super) fn has_frames(&self) -> bool {
+    pub(crate) fn has_frames(&self) -> bool {
         self.core.borrow().has_frames()
     }
 

@@ -75,8 +75,12 @@ async fn exchange<T: Transport>(
 
 /// Hands frames to the transport while it has room. Frames that stay behind may still take another stream.
 fn fill<T: Transport>(peer: &Peer, stream: &Stream, transport: &mut T) {
+    stream.idle.set(false);
     while transport.queued_bytes() < STREAM_QUEUE_BYTES {
-        let Some(frame) = peer.next_frame(stream) else { return };
+        let Some(frame) = peer.next_frame(stream) else {
+            stream.idle.set(true);
+            break;
+        };
         match transport.submit(frame) {
             Ok(()) => {}
             // The session keeps the frame until it is verified, and sends it again when this stream is lost.
@@ -88,6 +92,7 @@ fn fill<T: Transport>(peer: &Peer, stream: &Stream, transport: &mut T) {
             Err(Refused::Closed { .. }) => return,
         }
     }
+    peer.wake_streams_after(stream);
 }
 
 /// Takes a frame to its session. An error: what came is no frame, and nothing after it can be trusted.

@@ -27,6 +27,9 @@ struct PageLane {
     pending: BTreeMap<u64, Bytes>,
 }
 
+/// A slow hypervisor's progress is told each time that it took this much: a quarter of a batch or so.
+const REPORT_BYTES: u64 = 64 * 1024;
+
 /// One connection's incoming direction.
 struct Receiving {
     /// Decoded bodies that wait for their batch's index, by batch and lane.
@@ -43,6 +46,8 @@ struct Receiving {
     handed_out: u64,
     consumed: u64,
     ended: bool,
+    /// Bytes that the hypervisor took since the peer last heard of it.
+    unreported_bytes: u64,
 }
 
 /// What one connection's incoming direction has done, for records.
@@ -74,6 +79,9 @@ pub struct Inbound {
     connections: BTreeMap<u16, Receiving>,
     /// Connections whose peer has not heard how they stand.
     unreported: BTreeSet<u16>,
+    /// Some of it is worth a frame now. What is only verified waits until its hypervisor has taken it too: one frame
+    /// then says both.
+    report_now: bool,
 }
 
 fn violation(text: impl Into<String>) -> Reason {
@@ -106,6 +114,7 @@ impl Inbound {
             peer_opens,
             connections: BTreeMap::new(),
             unreported: BTreeSet::new(),
+            report_now: false,
         }
     }
 
@@ -165,7 +174,7 @@ impl Inbound {
             // Decoded already; the sender repeats it because it has not heard that its batch was verified.
             let part = PartFields::take(&mut Cursor::new(&frame[FRAME_HEADER_BYTES..]))?;
             if self.connections.contains_key(&part.connection) {
-                self.unreported.insert(part.connection);
+                self.report(part.connection);
             }
             return Ok(());
         }
@@ -225,7 +234,7 @@ impl Inbound {
         let Some(receiving) = self.connection(connection)? else { return Ok(()) };
         if header.sequence < receiving.verified_frames {
             // The sender has not heard that it was verified.
-            self.unreported.insert(connection);
+            self.report(connection);
             return Ok(());
         }
         if header.sequence - receiving.verified_frames > BATCHES_UNDER_WAY_MAX as u64 {
@@ -315,7 +324,9 @@ impl Inbound {
             }
         }
         if receiving.verified_frames > before {
+            let nothing_to_take = receiving.ready.is_empty() || receiving.ended;
             self.unreported.insert(connection);
+            self.report_now |= nothing_to_take;
             receipt.readable.push(connection);
         }
         Ok(())
@@ -338,13 +349,25 @@ impl Inbound {
     pub fn consumed(&mut self, connection: u16, bytes: u64) {
         if let Some(receiving) = self.connections.get_mut(&connection) {
             receiving.consumed = (receiving.consumed + bytes).min(receiving.handed_out);
-            self.unreported.insert(connection);
+            receiving.unreported_bytes += bytes;
+            let all_taken = receiving.consumed == receiving.position;
+            if all_taken || receiving.unreported_bytes >= REPORT_BYTES.min(self.window / 4) {
+                self.report(connection);
+            } else {
+                self.unreported.insert(connection);
+            }
         }
     }
 
-    /// Whether the peer has not heard how some connection stands.
+    /// The peer is to hear how a connection stands, now.
+    fn report(&mut self, connection: u16) {
+        self.unreported.insert(connection);
+        self.report_now = true;
+    }
+
+    /// Whether the peer should hear how some connection stands.
     pub fn has_progress(&self) -> bool {
-        !self.unreported.is_empty()
+        self.report_now && !self.unreported.is_empty()
     }
 
     /// What the peer has not heard yet, at most as much as one frame holds.
@@ -352,7 +375,8 @@ impl Inbound {
         let mut progress = Progress::default();
         while progress.entries.len() < PROGRESS_ENTRIES_MAX {
             let Some(connection) = self.unreported.pop_first() else { break };
-            let Some(receiving) = self.connections.get(&connection) else { continue };
+            let Some(receiving) = self.connections.get_mut(&connection) else { continue };
+            receiving.unreported_bytes = 0;
             progress.entries.push(ProgressEntry {
                 connection,
                 verified_frames: receiving.verified_frames,
@@ -360,12 +384,14 @@ impl Inbound {
                 limit: receiving.consumed.saturating_add(self.window),
             });
         }
+        self.report_now = !self.unreported.is_empty();
         progress
     }
 
     /// A stream was lost, and with it perhaps the last word: say everything again (DWCP-31).
     pub fn repeat_progress(&mut self) {
         self.unreported.extend(self.connections.keys());
+        self.report_now = true;
     }
 
     /// Whether the connection's direction has ended and the hypervisor has taken everything.
@@ -421,6 +447,7 @@ impl Receiving {
             handed_out: 0,
             consumed: 0,
             ended: false,
+            unreported_bytes: 0,
         }
     }
 

@@ -148,7 +148,11 @@ impl Outbound {
         let batch = sending.pace.batch();
         let budget = credit.min(window).min(batch) as usize;
         // Reading a sliver each time an acknowledgement trickles in would cost a system call and a digest each.
-        if (budget as u64) < batch / 4 && ahead > sending.consumed { 0 } else { budget }
+        if (budget as u64) < batch / 4 && ahead > sending.consumed {
+            sending.held_up.set(true);
+            return 0;
+        }
+        budget
     }
 
     /// Takes `filled` bytes that were read into `buffer` behind its headroom, and makes frames of them.
@@ -213,6 +217,8 @@ impl Outbound {
         let now = clock.now();
         let drain = self.drain_ns();
         let Some(sending) = self.connections.get_mut(&connection) else { return };
+        // A source that never had to wait is slower than the path: what is under way is no reason to hold it up.
+        let drain = if sending.held_up.replace(false) { drain } else { 0 };
         let bytes = buffer.as_mut();
         let data = &bytes[start..start + length];
         let fields = sending.advance(data, self.digest);

@@ -5,6 +5,7 @@ use crate::hypervisor::{Parser, StreamProgress};
 use crate::schedule::FrameKey;
 use crate::time::Instant;
 use crate::wire::BatchFields;
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -35,6 +36,8 @@ pub(super) struct Sending {
     /// Verified, but the far hypervisor has not taken it yet.
     pub(super) verified_under_way: VecDeque<UnderWay>,
     pub(super) pace: Pace,
+    /// The hypervisor was not read for want of window or credit since the last batch.
+    pub(super) held_up: Cell<bool>,
     pub(super) ended: bool,
 }
 
@@ -56,6 +59,7 @@ impl Sending {
             under_way: VecDeque::new(),
             verified_under_way: VecDeque::new(),
             pace: Pace::default(),
+            held_up: Cell::new(false),
             ended: false,
         }
     }

@@ -132,8 +132,9 @@ impl Socket {
                 });
                 match received {
                     Ok(message) => {
-                        // Zero is the end, and must be reported again when asked again.
-                        self.maybe_empty.set(message.bytes > 0 && message.bytes < wanted);
+                        // Zero is the end, and must be reported again when asked again. A unix socket gives what one of
+                        // its messages held, which says nothing about the next.
+                        self.maybe_empty.set(self.is_tcp && message.bytes > 0 && message.bytes < wanted);
                         return Poll::Ready(Ok(message.bytes));
                     }
                     Err(Errno::AGAIN) => self.maybe_empty.set(true),
@@ -141,9 +142,10 @@ impl Socket {
                     Err(e) => return Poll::Ready(Err(e.into())),
                 }
             }
-            // An empty read is a readiness question: it takes no byte, and pends while there is none.
-            self.maybe_empty.set(false);
+            // An empty read is a readiness question: it takes no byte, and pends while there is none. Until it is
+            // answered, whatever else wakes this task does not try again.
             ready!(Pin::new(&mut *self.waiting.borrow_mut()).poll_read(cx, &mut []))?;
+            self.maybe_empty.set(false);
         }
         cx.waker().wake_by_ref();
         Poll::Pending
