@@ -16,8 +16,7 @@ use std::time::Duration;
 /// Verified batches that one write may gather.
 const WRITE_BATCHES_MAX: usize = 16;
 
-/// A read of fewer bytes than this probably took everything that was there. A longer one did not: a unix socket gives
-/// no more at once than its writer's buffer held.
+/// A read of fewer bytes than this probably took everything that was there.
 const DRAINED_BELOW_BYTES: usize = 32 * 1024;
 
 /// How often a socket that is held for its source is looked at.
@@ -127,8 +126,18 @@ async fn ingress(
                 running.ingest_end(id);
                 return;
             }
-            Ok(count) => {
+            Ok(mut count) => {
+                // A unix socket gives no more at once than its writer's buffer held. What else is there comes along: a
+                // full batch costs less to hash, to send and to acknowledge than two parts of one.
                 drained = count < wanted.min(DRAINED_BELOW_BYTES);
+                while !drained && count < wanted {
+                    let rest = INGEST_HEADROOM + count..INGEST_HEADROOM + wanted;
+                    match race(socket.read(&mut buffer, rest), std::future::ready(())).await {
+                        Either::Left(Ok(more)) if more > 0 => count += more,
+                        // An end or an error is met again by the next read.
+                        _ => drained = true,
+                    }
+                }
                 running.ingest(id, Ingress(buffer), count);
             }
             Err(error) => {
