@@ -38,6 +38,7 @@ test: lint unit fuzz e2e ## everything that must hold, as CI runs it
 
 lint: setup ## formatting and lints
 	cargo fmt --all --check
+	cargo fmt --manifest-path dataplane/fuzz/Cargo.toml --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 
 unit: setup ## tests that need no hypervisor

@@ -122,6 +122,16 @@ fn session() -> std::io::Result<()> {
     let read = [READ, at(1, 0), 7, READ, at(0, 0), 7];
     let closed = [CLOSE, at(0, 0), CLOSE, at(1, 0), EXCHANGE, at(1, 0)];
     let whole = [&opened[..], &written, &read, &written, &closed].concat();
+    // Frames ahead of one that never comes: what they may take is bounded.
+    let part = |sequence| {
+        [&[MAKE_UP, at(1, 0), 8, 0, sequence, 0, 16][..], &[0; 8], &[9, 0, 0, 0, 0, 0, 0, 0, 4]].concat()
+    };
+    let parts: Vec<u8> = (2..9).flat_map(part).collect();
+    let batch = |sequence| {
+        [&[MAKE_UP, at(1, 0), 6, 64, sequence, 0, 48][..], &[0; 8], &[0, 2], &[0; 38], &[4]].concat()
+    };
+    let batches: Vec<u8> = (2..9).flat_map(batch).collect();
+    let progress = [&[1, 0, 0, 2][..], &[0; 7], &[5], &[0; 7], &[0, 0, 16], &[0; 5], &[0]].concat();
     let kept: &[(&str, u8, u8, &[&[u8]])] = &[
         ("whole", 0x30, 63, &[&whole]),
         ("whole-zstd", ZSTD | 0x10, 63, &[&whole]),
@@ -180,44 +190,13 @@ fn session() -> std::io::Result<()> {
                 &[ARRIVE, at(1, 0), 31, READ, at(1, 0), 7],
             ],
         ),
-        // Many large batches ahead of one that never comes: what they may take is bounded.
+        ("made-up-parts", HOSTILE | SMALL_WINDOWS, 15, &[&opened, &parts]),
+        ("made-up-batches", HOSTILE | SMALL_WINDOWS, 15, &[&opened, &batches]),
         (
-            "made-up",
-            HOSTILE | SMALL_WINDOWS,
-            15,
-            &[
-                &opened,
-                &[MAKE_UP, at(1, 0), 6, 64, 9, 0, 0, 80, MAKE_UP, at(1, 0), 8, 0, 3, 0, 16],
-                &[0, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 90],
-                &[
-                    MAKE_UP,
-                    at(1, 0),
-                    4,
-                    255,
-                    0,
-                    0,
-                    27,
-                    1,
-                    0,
-                    0,
-                    2,
-                    0,
-                    0,
-                    0,
-                    0,
-                    0,
-                    0,
-                    0,
-                    5,
-                    0,
-                    0,
-                    0,
-                    0,
-                    0,
-                    0,
-                    0,
-                ],
-            ],
+            "made-up-progress",
+            HOSTILE,
+            63,
+            &[&opened, &written, &[MAKE_UP, at(0, 0), 4, 255, 0, 0, 27], &progress],
         ),
         (
             "fitting",

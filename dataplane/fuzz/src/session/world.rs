@@ -8,12 +8,14 @@ use crate::input::Input;
 use bytes::Bytes;
 use novacron_protocol::event::Event;
 use novacron_protocol::hypervisor::synthetic::{Contents, Noise, Plan, PlannedPage};
-use novacron_protocol::limits::BATCHES_UNDER_WAY_MAX;
+use novacron_protocol::limits::{BATCHES_UNDER_WAY_MAX, RECEIVE_SLACK_BYTES};
 use novacron_protocol::page::policy::Mode;
 use novacron_protocol::session::{Ends, Role, Session, SessionConfig, State, Token};
 use novacron_protocol::stream::{INGEST_HEADROOM, StreamId};
 use novacron_protocol::time::Instant;
-use novacron_protocol::wire::{FRAME_HEADER_BYTES, FrameHeader, Identity, Kind, Reason, ReasonCode};
+use novacron_protocol::wire::{
+    BATCH_FIELDS_BYTES, FRAME_HEADER_BYTES, FrameHeader, Identity, Kind, Reason, ReasonCode,
+};
 use std::collections::VecDeque;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -87,6 +89,8 @@ struct Socket {
 pub(super) struct Side {
     pub(super) session: Session,
     sockets: [Socket; CONNECTIONS],
+    /// Frames that its session was given.
+    delivered: u64,
     /// What the gateway itself answers for a session that is over.
     answer: Option<Bytes>,
 }
@@ -121,7 +125,7 @@ impl World {
             config
         };
         let now = Instant::START;
-        let side = |session| Side { session, sockets: Default::default(), answer: None };
+        let side = |session| Side { session, sockets: Default::default(), delivered: 0, answer: None };
         World {
             hostile,
             sides: [
@@ -231,6 +235,7 @@ impl World {
         match over {
             None => {
                 let (id, now) = (self.streams[stream].id, self.now);
+                self.sides[side].delivered += 1;
                 self.sides[side].session.receive(StreamId(id), header, frame, now);
             }
             Some(_) if matches!(header.kind, Kind::Refuse | Kind::Fail | Kind::Accept) => {}
@@ -330,8 +335,8 @@ impl World {
     pub(super) fn check(&mut self) {
         for side in [SOURCE, DESTINATION] {
             self.events(side);
+            self.check_bounds(side);
             let session = &self.sides[side].session;
-            self.check_bounds(session);
             if let State::Failed(reason) = session.state() {
                 assert!(!reason.text.is_empty());
                 let own_fault = matches!(
@@ -353,7 +358,8 @@ impl World {
     }
 
     /// Memory stays within what was promised, whatever the peer does.
-    fn check_bounds(&self, session: &Session) {
+    fn check_bounds(&self, side: usize) {
+        let Side { session, delivered, .. } = &self.sides[side];
         let sending: Vec<_> = session.outbound().states().collect();
         let (retained, _) = session.outbound().retained_bytes();
         let explained: u64 = sending
@@ -362,10 +368,11 @@ impl World {
             .sum();
         assert!(retained as u64 <= explained, "{retained} bytes retained, {explained} are explained");
         let window = session.config().receive_window;
-        let frames = (BATCHES_UNDER_WAY_MAX as u64).min(window);
         let connections = session.inbound().states().count() as u64;
         assert!(connections <= 2 * CONNECTIONS as u64, "{connections} connections");
-        let reserved = connections * (window + window / 32 + 8 * 1024 + frames * 128);
+        // The same fields stand in every frame, and are not counted.
+        let fields = delivered * (FRAME_HEADER_BYTES + BATCH_FIELDS_BYTES) as u64;
+        let reserved = connections * (window + window / 32 + RECEIVE_SLACK_BYTES) + fields;
         let held = session.inbound().held_bytes();
         assert!(held <= reserved, "{held} bytes held, {reserved} are explained by what was reserved");
     }

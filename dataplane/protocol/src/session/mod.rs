@@ -322,7 +322,8 @@ impl Session {
             let text = format!("the session takes {} connections at most", self.config.connections_max);
             return Err(Reason::new(ReasonCode::Limit, text));
         }
-        if self.state.is_over() {
+        // Nobody is there any more who would take it: the session would wait for ever.
+        if self.state.is_over() || self.peer_finished {
             return Err(Reason::new(ReasonCode::Finished, "the session is over"));
         }
         let connection = self.connections;

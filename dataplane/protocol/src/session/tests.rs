@@ -591,3 +591,18 @@ fn the_way_back_needs_an_open_connection() {
     let State::Failed(reason) = pair.source.state() else { panic!("a connection from nowhere") };
     assert_eq!(reason.code, ReasonCode::Protocol);
 }
+
+/// The peer has finished, and a hypervisor here still takes its last bytes: a connection that opens now would keep the
+/// session waiting for a peer that is gone.
+#[test]
+fn no_connection_opens_after_the_peer_has_finished() {
+    let mut pair = nearly_finished();
+    pair.carry(1);
+    let finished = Reason::new(ReasonCode::Finished, "this session has finished");
+    deliver(&mut pair.source, 1, finished.to_frame(Kind::Refuse, SESSION, 0), pair.now);
+    assert_eq!(pair.source.state(), &State::Running);
+    let refused = pair.source.open_connection("late", pair.now).unwrap_err();
+    assert_eq!(refused.code, ReasonCode::Finished);
+    pair.drain(0);
+    assert_eq!(pair.source.state(), &State::Finished);
+}

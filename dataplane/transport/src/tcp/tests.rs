@@ -19,7 +19,7 @@ const EXPECT: Expect = Expect {
 };
 
 /// What the check of these tests takes for damage, in a header's last byte.
-const DAMAGED: u8 = 0xdd;
+const DAMAGED: [u8; 8] = *b"damaged!";
 
 fn config() -> TcpConfig {
     TcpConfig {
@@ -27,7 +27,7 @@ fn config() -> TcpConfig {
         queue_bytes_max: EXPECT.queue_bytes_max,
         queue_frames_max: EXPECT.queue_frames_max,
         queue_low_water_bytes: 100 * 1024,
-        header_check: |header| header[FRAME_HEADER_BYTES - 1] != DAMAGED,
+        header_check: |header| !header.ends_with(&DAMAGED),
         socket: SocketOptions {
             send_buffer_bytes: Some(256 * 1024),
             receive_buffer_bytes: Some(256 * 1024),
@@ -192,7 +192,7 @@ fn a_damaged_header_ends_the_stream_at_once() {
             peer.write_all(&frame(10, 3)).unwrap();
             let mut header = [0; FRAME_HEADER_BYTES];
             header[..4].copy_from_slice(&length.to_le_bytes());
-            header[FRAME_HEADER_BYTES - 1] = DAMAGED;
+            header[FRAME_HEADER_BYTES - DAMAGED.len()..].copy_from_slice(&DAMAGED);
             peer.write_all(&header).unwrap();
             assert!(matches!(next(&mut transport).await, Event::Received(_)));
             assert_eq!(next(&mut transport).await, Event::Closed(CloseReason::Damaged));
