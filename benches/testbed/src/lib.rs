@@ -10,6 +10,7 @@
 //! Session     what is said to two gateways by hand
 //! Novactl     Process: a migration as a person starts it, and its report
 //! Opaque      a session whose ends are sockets of the test
+//! Stage       a guest, where it is to go, and both gateways
 //! Relay       a path between two gateways that goes wrong when a test wants it to
 //! migration   drives two Qemus over QMP and measures the pause that the guest saw
 //! ```
@@ -35,6 +36,7 @@ pub mod rpc;
 pub mod scratch;
 pub mod serial;
 pub mod session;
+pub mod stage;
 pub mod usage;
 pub mod wait;
 
@@ -51,4 +53,5 @@ pub use rpc::Rpc;
 pub use scratch::Scratch;
 pub use serial::{Beat, Serial};
 pub use session::Session;
+pub use stage::Stage;
 pub use usage::Usage;

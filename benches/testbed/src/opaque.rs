@@ -55,9 +55,17 @@ impl Opaque {
     /// # Errors
     /// When it does not connect within [`ANSWER_WAIT`].
     pub fn destination(&self) -> Result<UnixStream> {
+        self.destination_within(ANSWER_WAIT)
+    }
+
+    /// The same for a session that may fail before.
+    ///
+    /// # Errors
+    /// When it does not connect within `limit`.
+    pub fn destination_within(&self, limit: Duration) -> Result<UnixStream> {
         self.destination.set_nonblocking(true)?;
         let accept = || Ok(self.destination.accept().ok());
-        let (socket, _) = wait::until("the gateway's connection", ANSWER_WAIT, accept)?;
+        let (socket, _) = wait::until("the gateway's connection", limit, accept)?;
         socket.set_nonblocking(false)?;
         bounded(socket)
     }

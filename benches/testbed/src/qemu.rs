@@ -30,6 +30,12 @@ impl Default for QemuOptions {
 }
 
 impl QemuOptions {
+    /// A guest as small as it may be: for tests of what surrounds it.
+    pub fn small() -> Self {
+        let guest = GuestOptions { work_mib: 32, ..GuestOptions::default() };
+        Self { memory_mib: 128, guest, extra: Vec::new() }
+    }
+
     /// A guest of `memory_mib` MiB in which no page is zero, all but `work_mib` of it standing still.
     pub fn filled(memory_mib: u32, work_mib: u32, rate_mb: u32) -> Self {
         let guest =

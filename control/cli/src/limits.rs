@@ -20,6 +20,9 @@ pub(crate) const RPC_OPEN_MARGIN: Duration = Duration::from_secs(5);
 pub(crate) const WATCH_RETRIES: u32 = 5;
 /// Pause between two of those tries.
 pub(crate) const WATCH_RETRY_PAUSE: Duration = Duration::from_millis(400);
+/// How long a gateway may say nothing of a watched session. It speaks every [`WATCH_INTERVAL_MS`]; one that does not
+/// hangs, and a guest that it carries may stand still.
+pub(crate) const WATCH_SILENCE: Duration = Duration::from_secs(10);
 /// Interval of `session.watch`, in milliseconds.
 pub(crate) const WATCH_INTERVAL_MS: u64 = 250;
 

@@ -287,5 +287,13 @@ fn digest_equal(source: Option<&SessionRecord>, destination: Option<&SessionReco
             }
         }
     }
-    (!verdicts.is_empty()).then(|| verdicts.into_iter().all(|equal| equal))
+    if verdicts.contains(&false) {
+        return Some(false);
+    }
+    // Of a session that failed, equal stretches say nothing of the rest.
+    let whole = [source, destination]
+        .into_iter()
+        .flatten()
+        .all(|record| record.state == novacron_control_api::SessionState::Finished);
+    (whole && !verdicts.is_empty()).then_some(true)
 }

@@ -24,6 +24,9 @@ pub(crate) enum GatewayError {
         "the gateway at {path} gave no answer to {method} ({why}); whether it was carried out is unknown"
     )]
     Lost { path: String, method: &'static str, why: String },
+    /// The gateway is there, and says nothing of a session that it should tell of.
+    #[error("the gateway at {path} has said nothing for {} s: its process hangs", .silence.as_secs())]
+    Silent { path: String, silence: Duration },
     /// The gateway answered with an error.
     #[error("the gateway at {path} says: {}", explained(.error))]
     Answered { path: String, error: Box<RpcError> },
@@ -45,6 +48,7 @@ impl GatewayError {
             Self::Gone { .. } => "gateway_gone",
             Self::Unreachable { .. } => "gateway_unreachable",
             Self::Lost { .. } => "gateway_lost",
+            Self::Silent { .. } => "gateway_silent",
             Self::Answered { error, .. } => error.name(),
         }
     }

@@ -10,7 +10,9 @@ use novacron_control_api::{
     Call, ErrorCode, Reason, SessionId, SessionRecord, SessionRef, SessionState, WatchParams, WatchResult,
 };
 
-use crate::limits::{POLL, POLL_SHORT, RPC_ANSWER, WATCH_INTERVAL_MS, WATCH_RETRIES, WATCH_RETRY_PAUSE};
+use crate::limits::{
+    POLL, POLL_SHORT, RPC_ANSWER, WATCH_INTERVAL_MS, WATCH_RETRIES, WATCH_RETRY_PAUSE, WATCH_SILENCE,
+};
 use crate::rpc::{self, Gateway, GatewayError};
 
 /// What is known of a watched session.
@@ -111,8 +113,10 @@ fn follow(
         };
         let forgotten = matches!(&error, GatewayError::Answered { error, .. }
             if error.known_code() == Some(ErrorCode::SessionUnknown));
+        // Another connection would hear as little, and a guest may stand still meanwhile.
+        let silent = matches!(error, GatewayError::Silent { .. });
         tries += 1;
-        if forgotten || tries > WATCH_RETRIES || stop.load(Ordering::Relaxed) {
+        if forgotten || silent || tries > WATCH_RETRIES || stop.load(Ordering::Relaxed) {
             return Err(error);
         }
         sleep(WATCH_RETRY_PAUSE);
@@ -128,8 +132,16 @@ fn follow_once(
     let mut gateway = Gateway::connect(path)?;
     let params = WatchParams { session, interval_ms: WATCH_INTERVAL_MS };
     let _: WatchResult = gateway.call(Call::SessionWatch(params), RPC_ANSWER)?;
+    let mut heard = Instant::now();
     while !stop.load(Ordering::Relaxed) {
-        let Some((record, ended)) = gateway.next_record(POLL)? else { continue };
+        let Some((record, ended)) = gateway.next_record(POLL)? else {
+            if heard.elapsed() >= WATCH_SILENCE {
+                let path = path.display().to_string();
+                return Err(GatewayError::Silent { path, silence: WATCH_SILENCE });
+            }
+            continue;
+        };
+        heard = Instant::now();
         let ended = ended || record.state.is_ended();
         locked(known).record = Some(record);
         if ended {

@@ -26,7 +26,7 @@ impl Session {
         if !self.config.is_opened_by(open, &ends) {
             return Err(Reason::new(
                 ReasonCode::NotAuthorised,
-                "the peer gateway does not know the session's token",
+                "the peer gateway does not know the session's token, or its words were changed on the way",
             ));
         }
         self.check_peers(&ends)?;
@@ -63,9 +63,8 @@ impl Session {
     /// The answer to an opening, on a stream between these ends.
     pub(crate) fn accept_frame(&self, ends: &Ends) -> Bytes {
         let config = &self.config;
-        let proof = config.token.proof("dwcp accept", config.session, config.epoch, ends);
-        let accept = Accept { receive_window: config.receive_window, proof: *proof.as_bytes() };
-        accept.to_frame(config.session, config.epoch)
+        let accept = Accept { receive_window: config.receive_window, proof: [0; 32] };
+        config.prove_accept(accept, ends).to_frame(config.session, config.epoch)
     }
 
     /// The source's hypervisor opened a connection: the way back opens here, the gateway connects.

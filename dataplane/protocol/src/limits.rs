@@ -94,6 +94,13 @@ pub const OUTAGE_SWITCHOVER: Duration = Duration::from_secs(2);
 /// How long a session waits for its first byte after the first connection came, unless its caller says otherwise.
 pub const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The least time that what was sent may stay unverified while there are streams; more where the caller allows longer
+/// outages. Far above any path's round trip and any pause of a loaded machine: a session that comes to this is stuck.
+pub const STALL_MIN: Duration = Duration::from_secs(10);
+
+/// How long what was verified may wait for its hypervisor to take it before the sender hears of it all the same.
+pub const REPORT_WAIT: Duration = Duration::from_secs(1);
+
 /// How long a session waits, once every connection has ended on this side, for the far side's last word.
 pub const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -108,6 +115,7 @@ const _: () = {
     assert!(CONNECTIONS_MAX < 0x4000);
     assert!(LANES_MAX < 0x4000);
     assert!(OUTAGE_SWITCHOVER.as_millis() < OUTAGE_RUNNING.as_millis());
+    assert!(2 * REPORT_WAIT.as_millis() < STALL_MIN.as_millis());
     assert!(BATCH_BYTES_MIN < BATCH_BYTES_MAX as u64);
 };
 

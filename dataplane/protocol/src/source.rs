@@ -35,7 +35,6 @@ impl Session {
     /// What opens the session on a stream between these ends, or takes it up there.
     pub(crate) fn open_frame(&self, ends: &Ends) -> Bytes {
         let config = &self.config;
-        let proof = config.token.proof("dwcp open", config.session, config.epoch, ends);
         let open = Open {
             lanes: config.lanes,
             digest: config.digest,
@@ -43,9 +42,9 @@ impl Session {
             receive_window: config.receive_window,
             outage_ms: u32::try_from(config.outage.as_millis()).unwrap_or(u32::MAX),
             resume: !matches!(self.state, State::Opening { .. }),
-            proof: *proof.as_bytes(),
+            proof: [0; 32],
         };
-        open.to_frame(config.session, config.epoch)
+        config.prove_open(open, ends).to_frame(config.session, config.epoch)
     }
 
     /// The peer agreed (DWCP-11), and the stream may carry the session. A repeated answer to a repeated opening is no news.
@@ -59,12 +58,10 @@ impl Session {
             return Err(Reason::new(ReasonCode::Protocol, "an Accept came to the side that accepts"));
         }
         let Some(ends) = self.streams.ends(stream) else { return Ok(()) };
-        let expected = self.config.token.proof("dwcp accept", self.config.session, self.config.epoch, &ends);
-        // `blake3::Hash` compares in constant time.
-        if expected != accept.proof {
+        if !self.config.is_accepted_by(accept, &ends) {
             return Err(Reason::new(
                 ReasonCode::NotAuthorised,
-                "the peer gateway does not know the session's token",
+                "the peer gateway does not know the session's token, or its words were changed on the way",
             ));
         }
         self.check_peers(&ends)?;

@@ -157,6 +157,36 @@ fn both_prove_the_token() {
     assert_eq!(failure(&destination), Some(ReasonCode::NotAuthorised));
 }
 
+/// DWCP-12: a proof vouches for the terms beside it. One bit would turn the digests off.
+#[test]
+fn no_bit_of_an_opening_can_be_changed_on_the_way() {
+    let changed = |frame: &Bytes, bit: usize| {
+        let mut bytes = frame.to_vec();
+        bytes[FRAME_HEADER_BYTES + bit / 8] ^= 1 << (bit % 8);
+        Bytes::from(bytes)
+    };
+    let mut source = source();
+    source.stream_opened(A, ENDS, NOW);
+    let open = source.next_frame(A).unwrap();
+    for bit in 0..8 * (open.len() - FRAME_HEADER_BYTES) {
+        let mut destination = destination();
+        destination.stream_opened(A, ENDS, NOW);
+        take(&mut destination, A, changed(&open, bit));
+        assert!(failure(&destination).is_some(), "bit {bit} of the opening");
+    }
+    let mut destination = destination();
+    destination.stream_opened(A, ENDS, NOW);
+    take(&mut destination, A, open);
+    let accept = destination.next_frame(A).unwrap();
+    for bit in 0..8 * (accept.len() - FRAME_HEADER_BYTES) {
+        let mut source = self::source();
+        source.stream_opened(A, ENDS, NOW);
+        source.next_frame(A).unwrap();
+        take(&mut source, A, changed(&accept, bit));
+        assert!(failure(&source).is_some(), "bit {bit} of the answer");
+    }
+}
+
 /// DWCP-12: a proof is worth nothing on a stream between other processes.
 #[test]
 fn a_proof_cannot_be_replayed_elsewhere() {

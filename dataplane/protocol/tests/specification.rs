@@ -32,6 +32,8 @@ fn bounds_are_those_of_the_code() {
         ("OPEN_REPEAT", limits::OPEN_REPEAT.as_secs()),
         ("OUTAGE_RUNNING", limits::OUTAGE_RUNNING.as_secs()),
         ("OUTAGE_SWITCHOVER", limits::OUTAGE_SWITCHOVER.as_secs()),
+        ("STALL_MIN", limits::STALL_MIN.as_secs()),
+        ("REPORT_WAIT", limits::REPORT_WAIT.as_secs()),
     ];
     for (name, value) in bounds {
         let said = row(&format!("`{name}`"))[1].replace([',', 's', ' '], "");

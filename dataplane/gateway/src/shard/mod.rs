@@ -236,7 +236,7 @@ impl Shard {
         let mut expected = match self.registry.take_expected(session, self.index, fits)? {
             Ok(expected) => expected,
             Err(Misfit) => {
-                let text = "the peer gateway does not know the session's token";
+                let text = "the peer gateway does not know the session's token, or its words were changed on the way";
                 return Some(Err(Reason::new(ReasonCode::NotAuthorised, text)));
             }
         };

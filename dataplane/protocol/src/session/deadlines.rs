@@ -2,7 +2,7 @@
 
 use super::{Role, Session, State};
 use crate::hypervisor::StreamPhase;
-use crate::limits::{LAST_WORD_TIMEOUT, OUTAGE_SWITCHOVER};
+use crate::limits::{LAST_WORD_TIMEOUT, OUTAGE_SWITCHOVER, REPORT_WAIT, STALL_MIN};
 use crate::time::Instant;
 use crate::wire::{Reason, ReasonCode};
 use std::time::Duration;
@@ -47,10 +47,13 @@ impl Session {
             State::Interrupted { .. } => self.outage_deadline(),
             State::Running | State::Finished | State::Failed(_) => None,
         };
-        [state, self.last_word_deadline(), self.first_byte_deadline(), self.outbound.deadline()]
-            .into_iter()
-            .flatten()
-            .min()
+        let own = [
+            self.last_word_deadline(),
+            self.first_byte_deadline(),
+            self.stall_deadline(),
+            self.report_deadline(),
+        ];
+        [state, self.outbound.deadline()].into_iter().chain(own).flatten().min()
     }
 
     /// When a source's hypervisor that connected has to have sent something. Only while it is read from: not before
@@ -64,6 +67,28 @@ impl Session {
         Some(since.after(self.config.first_byte_timeout))
     }
 
+    /// How long what was sent may stay unverified while there are streams (DWCP-43). They may be open to a process that hangs,
+    /// and a part that was damaged on its way may keep its batch waiting for ever.
+    fn stall(&self) -> Duration {
+        self.config.outage.max(STALL_MIN)
+    }
+
+    /// When a session gives up whose peer verifies nothing. A hypervisor that is slow is no reason for that: what it
+    /// has not taken yet is verified all the same.
+    fn stall_deadline(&self) -> Option<Instant> {
+        if !matches!(self.state, State::Running) {
+            return None;
+        }
+        let since = self.outbound.unverified_since()?.max(self.running_since);
+        Some(since.after(self.stall()))
+    }
+
+    /// When the peer is told what was verified although a hypervisor has not taken it: it must not take a slow
+    /// hypervisor for a gateway that hangs.
+    fn report_deadline(&self) -> Option<Instant> {
+        self.inbound.owes_report().then(|| self.heard_at.after(REPORT_WAIT))
+    }
+
     /// Does what has become due.
     pub fn tick(&mut self, now: Instant) {
         if self.state.is_over() {
@@ -71,6 +96,9 @@ impl Session {
         }
         self.outbound.tick(now);
         let due = |at: Instant| now >= at;
+        if self.report_deadline().is_some_and(due) {
+            self.inbound.report_verified();
+        }
         match self.state {
             State::Opening { deadline, .. } if due(deadline) => {
                 let text =
@@ -98,6 +126,14 @@ impl Session {
             let text = format!(
                 "the source's hypervisor connected but sent nothing for {} ms",
                 self.config.first_byte_timeout.as_millis()
+            );
+            self.fail(Reason::new(ReasonCode::Timeout, text));
+        }
+        if self.stall_deadline().is_some_and(due) {
+            let text = format!(
+                "the peer gateway has verified nothing for {} s of what was sent to it, although streams to it are open: \
+                 it hangs, or lost a part of it",
+                self.stall().as_secs()
             );
             self.fail(Reason::new(ReasonCode::Timeout, text));
         }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::hypervisor::synthetic;
-use crate::limits::{BATCHES_UNDER_WAY_MAX, LAST_WORD_TIMEOUT, RECEIVE_WINDOW_BYTES};
+use crate::limits::{BATCHES_UNDER_WAY_MAX, LAST_WORD_TIMEOUT, RECEIVE_WINDOW_BYTES, REPORT_WAIT, STALL_MIN};
 use crate::page::policy::Mode;
 use crate::stream::INGEST_HEADROOM;
 use crate::wire::{BatchFields, Lane, PartFields};
@@ -493,6 +493,44 @@ fn a_destination_asks_on_an_unproven_stream_whether_the_session_has_ended() {
     pair.stream(2);
     deliver(&mut pair.source, 2, question, pair.now);
     assert_eq!(pair.source.state(), &State::Running);
+}
+
+/// DWCP-43: the stream stays open to a peer that hangs, or that lost the place of a part: nothing would ever end the session.
+#[test]
+fn a_peer_that_verifies_nothing_fails_the_session() {
+    let mut pair = Pair::opened();
+    pair.source.config.outage = STALL_MIN / 2;
+    pair.source.open_connection("main", pair.now).unwrap();
+    write(&mut pair.source, 0, b"heard", pair.now);
+    pair.carry(1);
+    pair.drain(0);
+    pair.carry(1);
+    pair.now = at(60_000);
+    write(&mut pair.source, 0, b"not heard", pair.now);
+    while pair.source.next_frame(StreamId(1)).is_some() {}
+    let due = pair.now.after(STALL_MIN);
+    assert!(pair.source.deadline().is_some_and(|at| at <= due));
+    pair.source.tick(at(60_000 + 9_999));
+    assert_eq!(pair.source.state(), &State::Running);
+    pair.source.tick(due);
+    assert!(matches!(pair.source.state(), State::Failed(reason) if reason.code == ReasonCode::Timeout));
+}
+
+/// DWCP-43: a hypervisor that takes nothing is not a peer that hangs.
+#[test]
+fn a_hypervisor_that_takes_nothing_fails_no_session() {
+    let mut pair = Pair::opened();
+    pair.source.open_connection("main", pair.now).unwrap();
+    write(&mut pair.source, 0, b"verified, and not taken", pair.now);
+    pair.carry(1);
+    pair.now = pair.destination.deadline().expect("its peer is to hear what was verified");
+    assert_eq!(pair.now, at(0).after(REPORT_WAIT));
+    pair.destination.tick(pair.now);
+    pair.carry(1);
+    for side in [&mut pair.source, &mut pair.destination] {
+        side.tick(at(3_600_000));
+        assert_eq!(side.state(), &State::Running);
+    }
 }
 
 /// A failure ends what the hypervisors get at once, on every connection, verified or not.

@@ -365,6 +365,16 @@ impl Inbound {
         self.report_now = true;
     }
 
+    /// Whether the peer has not heard what was verified, because the hypervisor has not taken it yet.
+    pub fn owes_report(&self) -> bool {
+        !self.report_now && !self.unreported.is_empty()
+    }
+
+    /// The hypervisor takes too long: the peer is to hear what was verified.
+    pub fn report_verified(&mut self) {
+        self.report_now |= !self.unreported.is_empty();
+    }
+
     /// Whether the peer should hear how some connection stands.
     pub fn has_progress(&self) -> bool {
         self.report_now && !self.unreported.is_empty()

@@ -81,6 +81,8 @@ pub struct Outbound {
     /// How fast encoded bytes are verified.
     link: Pace,
     verified_bytes: u64,
+    /// When the peer last verified something.
+    verified_at: Instant,
     bytes: SentBytes,
     window_granted: u64,
 }
@@ -104,6 +106,7 @@ impl Outbound {
             spans: Vec::new(),
             link: Pace::default(),
             verified_bytes: 0,
+            verified_at: Instant::START,
             bytes: SentBytes::default(),
             window_granted: RECEIVE_WINDOW_BYTES,
         }
@@ -402,6 +405,7 @@ impl Outbound {
             sending.verified_frames += 1;
             sending.verified = under_way.end;
             self.verified_bytes += under_way.encoded_bytes;
+            self.verified_at = now;
             self.link.delivered(under_way.sent_at, self.verified_bytes, now);
             sending.verified_under_way.push_back(under_way);
         }
@@ -414,6 +418,16 @@ impl Outbound {
         }
         sending.limit = sending.limit.max(entry.limit);
         Ok(())
+    }
+
+    /// Since when the peer has verified nothing of what is under way; `None` while nothing is.
+    pub fn unverified_since(&self) -> Option<Instant> {
+        let oldest = self
+            .connections
+            .values()
+            .filter_map(|sending| sending.under_way.front())
+            .map(|first| first.sent_at);
+        oldest.min().map(|oldest| oldest.max(self.verified_at))
     }
 
     /// When [`Outbound::tick`] has something to do.

@@ -27,16 +27,23 @@ pub struct Open {
 }
 
 impl Open {
-    /// Writes the payload.
-    pub fn to_frame(&self, session: u64, epoch: u32) -> Bytes {
-        let mut out = Vec::with_capacity(128);
-        start_frame(&mut out);
+    /// What the proof vouches for: the payload before it.
+    pub(crate) fn terms(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(18);
         out.extend_from_slice(&self.lanes.to_le_bytes());
         out.push(u8::from(self.digest) | u8::from(self.resume) << 1);
         out.push(0);
         out.extend_from_slice(&self.connections_max.to_le_bytes());
         out.extend_from_slice(&self.receive_window.to_le_bytes());
         out.extend_from_slice(&self.outage_ms.to_le_bytes());
+        out
+    }
+
+    /// Writes the payload.
+    pub fn to_frame(&self, session: u64, epoch: u32) -> Bytes {
+        let mut out = Vec::with_capacity(128);
+        start_frame(&mut out);
+        out.extend_from_slice(&self.terms());
         out.extend_from_slice(&self.proof);
         finish_frame(out, FrameHeader::unordered(Kind::Open, session, epoch))
     }
@@ -80,11 +87,16 @@ pub struct Accept {
 }
 
 impl Accept {
+    /// What the proof vouches for: the payload before it.
+    pub(crate) fn terms(&self) -> [u8; 8] {
+        self.receive_window.to_le_bytes()
+    }
+
     /// As a whole frame.
     pub fn to_frame(&self, session: u64, epoch: u32) -> Bytes {
         let mut out = Vec::with_capacity(80);
         start_frame(&mut out);
-        out.extend_from_slice(&self.receive_window.to_le_bytes());
+        out.extend_from_slice(&self.terms());
         out.extend_from_slice(&self.proof);
         finish_frame(out, FrameHeader::unordered(Kind::Accept, session, epoch))
     }
