@@ -144,7 +144,7 @@ pub(crate) fn hold_at(hold: Option<HoldAt>, here: HoldAt) {
     if hold != Some(here) {
         return;
     }
-    eprintln!("novactl: laboratory: held at {here:?}; kill it, or close its stdin to go on");
+    crate::tell(&format!("laboratory: held at {here:?}; kill it, or close its stdin to go on\n"));
     let mut stdin = std::io::stdin().lock();
     let mut byte = [0];
     while matches!(stdin.read(&mut byte), Ok(count) if count > 0) {}

@@ -59,7 +59,7 @@ fn migrate(args: &MigrateArgs) -> u8 {
         let registered = signal_hook::flag::register_conditional_default(signal, interrupted.clone())
             .and_then(|_| signal_hook::flag::register(signal, interrupted.clone()));
         if let Err(error) = registered {
-            eprintln!("novactl: signals cannot be caught ({error}); nothing was changed");
+            tell(&format!("signals cannot be caught ({error}); nothing was changed\n"));
             return EXIT_REFUSED;
         }
     }
@@ -68,12 +68,12 @@ fn migrate(args: &MigrateArgs) -> u8 {
     if args.json {
         print(&(serde_json::to_string(&report).unwrap_or_default() + "\n"));
         if report.exit() != EXIT_DONE {
-            eprint!("novactl: {sentences}");
+            tell(&sentences);
         }
     } else if report.exit() == EXIT_DONE {
         print(&sentences);
     } else {
-        eprint!("novactl: {sentences}");
+        tell(&sentences);
     }
     report.exit()
 }
@@ -85,7 +85,7 @@ fn one_call(result: Result<String, GatewayError>) -> u8 {
             EXIT_DONE
         }
         Err(error) => {
-            eprintln!("novactl: {error}");
+            tell(&format!("{error}\n"));
             EXIT_FAILED
         }
     }
@@ -95,4 +95,9 @@ fn one_call(result: Result<String, GatewayError>) -> u8 {
 fn print(text: &str) {
     let mut stdout = std::io::stdout().lock();
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+}
+
+/// Writes to stderr. `eprintln!` panics where that fails, and a full disk must not kill a migration at its commit.
+pub(crate) fn tell(text: &str) {
+    let _ = std::io::stderr().lock().write_all(format!("novactl: {text}").as_bytes());
 }

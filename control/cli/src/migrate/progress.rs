@@ -49,7 +49,7 @@ impl Progress {
             Self::Lines(last) => {
                 if last.is_none_or(|last| last.elapsed() >= PROGRESS_LINE) {
                     *last = Some(Instant::now());
-                    eprintln!("novactl: {}", describe(info, record));
+                    crate::tell(&format!("{}\n", describe(info, record)));
                 }
             }
         }
@@ -59,8 +59,8 @@ impl Progress {
     pub(crate) fn say(&self, text: &str) {
         match self {
             Self::Quiet => {}
-            Self::Bar(bar) => bar.suspend(|| eprintln!("novactl: {text}")),
-            Self::Lines(_) => eprintln!("novactl: {text}"),
+            Self::Bar(bar) => bar.suspend(|| crate::tell(&format!("{text}\n"))),
+            Self::Lines(_) => crate::tell(&format!("{text}\n")),
         }
     }
 }
