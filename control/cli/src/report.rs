@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use novacron_control_api::{Reason, SessionId, SessionRecord};
+use novacron_control_api::{Reason, SessionId, SessionRecord, SessionState};
 use serde::Serialize;
 
 use crate::args::MigrateArgs;
@@ -291,9 +291,7 @@ fn digest_equal(source: Option<&SessionRecord>, destination: Option<&SessionReco
         return Some(false);
     }
     // Of a session that failed, equal stretches say nothing of the rest.
-    let whole = [source, destination]
-        .into_iter()
-        .flatten()
-        .all(|record| record.state == novacron_control_api::SessionState::Finished);
-    (whole && !verdicts.is_empty()).then_some(true)
+    let failed = |record: &SessionRecord| matches!(record.state, SessionState::Failed | SessionState::Held);
+    let failed = [source, destination].into_iter().flatten().any(failed);
+    (!failed && !verdicts.is_empty()).then_some(true)
 }
