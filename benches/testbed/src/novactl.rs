@@ -64,6 +64,23 @@ impl Novactl {
         peer: &str,
         extra: &[&str],
     ) -> Result<Self> {
+        let log = scratch.file(&format!("{name}.log"));
+        File::create(&log).with_context(|| format!("making {}", log.display()))?;
+        Self::migrate_into(&log, scratch, name, between, peer, extra)
+    }
+
+    /// The same with what it prints going to `log`, e.g. `/dev/full`.
+    ///
+    /// # Errors
+    /// Those of [`Novactl::migrate_over`].
+    pub fn migrate_into(
+        log: &Path,
+        scratch: &Scratch,
+        name: &str,
+        between: &Between<'_>,
+        peer: &str,
+        extra: &[&str],
+    ) -> Result<Self> {
         let path = |path: &Path| path.display().to_string();
         let mut arguments = vec!["migrate".to_owned(), "--json".to_owned()];
         let named = [
@@ -77,10 +94,8 @@ impl Novactl {
         ];
         arguments.extend(named.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]));
         arguments.extend(extra.iter().map(ToString::to_string));
-        let log = scratch.file(&format!("{name}.log"));
-        File::create(&log).with_context(|| format!("making {}", log.display()))?;
         let program = artefact::binary("novactl")?;
-        Ok(Self { process: Process::start_into(&log, name, &program, &arguments, Stdio::piped())? })
+        Ok(Self { process: Process::start_into(log, name, &program, &arguments, Stdio::piped())? })
     }
 
     /// Waits until it says that it is held at `step` of `--hold-at`, e.g. `Completed`.

@@ -29,7 +29,15 @@ impl<'a> Stage<'a> {
     /// # Errors
     /// When something is missing or does not come up.
     pub fn set(scratch: &'a Scratch, options: &QemuOptions) -> Result<Self> {
-        let gateway = |name: &str| Gateway::start(scratch, name, &GatewayOptions::default());
+        Self::set_with(scratch, options, &GatewayOptions::default())
+    }
+
+    /// The same with gateways of other options.
+    ///
+    /// # Errors
+    /// Those of [`Stage::set`].
+    pub fn set_with(scratch: &'a Scratch, options: &QemuOptions, gateways: &GatewayOptions) -> Result<Self> {
+        let gateway = |name: &str| Gateway::start(scratch, name, gateways);
         let stage = Self {
             scratch,
             options: options.clone(),
