@@ -575,6 +575,18 @@ fn what_waits_for_its_turn_is_bounded_by_credit() {
         let State::Failed(reason) = pair.destination.state() else { panic!("{kind:?} frames pile up") };
         assert_eq!(reason.code, ReasonCode::Protocol);
     }
+    // A batch that waited as an index is larger than what waits behind it has left room for.
+    let mut pair = Pair::new(WINDOW);
+    pair.stream(1);
+    pair.carry(1);
+    pair.source.open_connection("main", pair.now).unwrap();
+    write(&mut pair.source, 0, &[b'x'; 80_000], pair.now);
+    deliver(&mut pair.destination, 1, frame(Kind::Batch, Lane::Connection(0), 9, &batch), pair.now);
+    pair.carry(1);
+    assert!(
+        matches!(pair.destination.state(), State::Failed(_)),
+        "an index makes more than there is room for"
+    );
 }
 
 /// The source's side opens connections, so none can begin at its peer's word.

@@ -256,6 +256,7 @@ impl Inbound {
     /// Verifies as many frames of a connection's lane as stand in order.
     fn advance(&mut self, connection: u16, receipt: &mut Receipt) -> Result<(), Reason> {
         let (assembler, lanes, digest) = (&mut self.assembler, self.lanes.len(), self.digest);
+        let window = self.window;
         let Some(receiving) = self.connections.get_mut(&connection) else { return Ok(()) };
         let before = receiving.verified_frames;
         while let Some((header, frame)) = receiving.pending.remove(&receiving.verified_frames) {
@@ -273,7 +274,7 @@ impl Inbound {
                     let fields = BatchFields::take(&mut cursor)?;
                     let bytes = payload.slice(payload.len() - cursor.rest().len()..);
                     receiving.verify(connection, &fields, &bytes, digest)?;
-                    receiving.hand_over(connection, bytes)?;
+                    receiving.hand_over(connection, bytes, window)?;
                 }
                 Kind::Index if header.sequence > 0 => {
                     let mut cursor = Cursor::new(&payload);
@@ -299,7 +300,7 @@ impl Inbound {
                             Reason::new(ReasonCode::Decode, text)
                         })?;
                     receiving.verify(connection, &fields, &out, digest)?;
-                    receiving.hand_over(connection, out.into())?;
+                    receiving.hand_over(connection, out.into(), window)?;
                 }
                 Kind::ConnectionEnd if header.sequence > 0 => {
                     let mut cursor = Cursor::new(&payload);
@@ -492,8 +493,9 @@ impl Receiving {
         Some(parts)
     }
 
-    /// Verified bytes wait for the hypervisor.
-    fn hand_over(&mut self, connection: u16, bytes: Bytes) -> Result<(), Reason> {
+    /// Verified bytes wait for the hypervisor. Where they were encoded they take more than they did.
+    fn hand_over(&mut self, connection: u16, bytes: Bytes, window: u64) -> Result<(), Reason> {
+        self.wait(connection, 0, window)?;
         if self.ready.len() > BATCHES_UNDER_WAY_MAX {
             return Err(violation(format!(
                 "connection {connection} has more batches under way than allowed"
