@@ -18,6 +18,8 @@
 
 mod config;
 mod deadlines;
+#[cfg(test)]
+mod pair;
 mod state;
 mod streams;
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Peers that have proven nothing yet, and peers that have and mean no good.
 
+use super::super::pair::*;
 use super::*;
 use crate::wire::{BatchFields, Lane, PartFields};
 
