@@ -6,6 +6,7 @@
 # SECONDS is shared by the targets; as many run at once as there are processors. Building comes on top of it.
 # What the fuzzer finds goes to target/fuzz/<target>/ and stays there between runs; a crash is kept in artifacts/.
 # Kept seeds of page, session and wire are written by `cargo run --bin seeds`, and checked by `cargo test`, here.
+# NOVACRON_FUZZ_SEED chooses where the walk through inputs begins; 1 by default, 0 for a random one.
 # Exit: 0 nothing found; 1 a target crashed or hung: the input and the command to replay it are printed; 2 wrong
 # usage; 3 a target does not build.
 set -euo pipefail
@@ -40,10 +41,13 @@ if [ "$at_once" -gt "${#targets[@]}" ]; then at_once="${#targets[@]}"; fi
 each=$((seconds * at_once / ${#targets[@]}))
 if [ "$each" -lt 1 ]; then each=1; fi
 
+# The same walk each time, so that a change is judged by itself and not by luck; NOVACRON_FUZZ_SEED takes another.
+seed="${NOVACRON_FUZZ_SEED:-1}"
+
 fuzz() {
     local target="$1" binary="target/$host/release/$1"
     mkdir -p "corpus/$target" "target/fuzz/$target" "artifacts/$target"
-    if ! "$binary" -max_total_time="$each" -timeout=10 -rss_limit_mb=1024 -max_len=65536 -print_final_stats=1 \
+    if ! "$binary" -seed="$seed" -max_total_time="$each" -timeout=10 -rss_limit_mb=1024 -max_len=65536 -print_final_stats=1 \
         -artifact_prefix="artifacts/$target/" "target/fuzz/$target" "corpus/$target" \
         2>"target/fuzz/$target.log"; then
         tail -n 30 "target/fuzz/$target.log" >&2

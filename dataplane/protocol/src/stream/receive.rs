@@ -186,7 +186,8 @@ impl Inbound {
             let part = PartFields::take(&mut Cursor::new(&frame[FRAME_HEADER_BYTES..]))?;
             let window = self.window;
             if let Some(receiving) = self.connection(part.connection)? {
-                receiving.wait(part.connection, waiting_bytes(&frame), window)?;
+                receiving.check_room(part.connection, waiting_bytes(&frame), window)?;
+                receiving.waiting_bytes += waiting_bytes(&frame);
             }
             self.lanes[usize::from(lane)].pending.insert(header.sequence, frame);
         }
@@ -220,8 +221,8 @@ impl Inbound {
                 part.batch
             )));
         }
+        receiving.check_room(part.connection, bodies.len() as u64, window)?;
         receiving.parts_bytes += bodies.len() as u64;
-        receiving.wait(part.connection, 0, window)?;
         if receiving.parts.entry(part.batch).or_default().insert(lane, bodies).is_some() {
             return Err(violation(format!("batch {} has two parts on page lane {lane}", part.batch)));
         }
@@ -247,7 +248,8 @@ impl Inbound {
             }
         }
         if !receiving.pending.contains_key(&header.sequence) {
-            receiving.wait(connection, waiting_bytes(&frame), window)?;
+            receiving.check_room(connection, waiting_bytes(&frame), window)?;
+            receiving.waiting_bytes += waiting_bytes(&frame);
             receiving.pending.insert(header.sequence, (header, frame));
         }
         Ok(())
@@ -466,12 +468,11 @@ impl Receiving {
         self.ended && self.consumed == self.position
     }
 
-    /// Makes room for `bytes` more that have to wait, and looks whether all that is held here still fits into what was
-    /// reserved. Each byte of a batch is held once, as itself or encoded, whatever stage it is in; an index and its
-    /// parts take a few bytes for each page beside them.
-    fn wait(&mut self, connection: u16, bytes: u64, window: u64) -> Result<(), Reason> {
-        self.waiting_bytes += bytes;
-        let held = self.position - self.consumed + self.waiting_bytes + self.parts_bytes;
+    /// Whether `bytes` more fit into what was reserved beside all that is held here. Each byte of a batch is held once,
+    /// as itself or encoded, whatever stage it is in; an index and its parts take a few bytes for each page beside
+    /// them.
+    fn check_room(&self, connection: u16, bytes: u64, window: u64) -> Result<(), Reason> {
+        let held = self.position - self.consumed + self.waiting_bytes + self.parts_bytes + bytes;
         if held > window.saturating_add(window / 32 + RECEIVE_SLACK_BYTES) {
             return Err(violation(format!("connection {connection} exceeds its credit")));
         }
@@ -495,7 +496,11 @@ impl Receiving {
 
     /// Verified bytes wait for the hypervisor. Where they were encoded they take more than they did.
     fn hand_over(&mut self, connection: u16, bytes: Bytes, window: u64) -> Result<(), Reason> {
+<<<<<<< HEAD
         self.wait(connection, 0, window)?;
+=======
+        self.check_room(connection, 0, window)?;
+>>>>>>> fuzz
         if self.ready.len() > BATCHES_UNDER_WAY_MAX {
             return Err(violation(format!(
                 "connection {connection} has more batches under way than allowed"
