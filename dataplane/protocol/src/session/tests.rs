@@ -352,69 +352,6 @@ fn nothing_is_handed_out_after_a_failure() {
     assert_eq!(pair.destination.next_output(0), None);
 }
 
-<<<<<<< HEAD
-/// Frames out of their turn wait on credit, however they are called: neither those of a connection whose positions
-/// overlap, nor parts of a page lane, may pile up beyond what was reserved.
-#[test]
-fn what_waits_for_its_turn_is_bounded_by_credit() {
-    const WINDOW: u64 = 100_000;
-    let frame = |kind, lane, sequence, payload: &[u8]| {
-        let mut frame = vec![0; FRAME_HEADER_BYTES];
-        frame.extend_from_slice(payload);
-        FrameHeader { kind, lane, session: SESSION, epoch: 0, sequence }.write(payload.len(), &mut frame);
-        Bytes::from(frame)
-    };
-    let fields = BatchFields { position: 0, length: 50_000, digest: [0; 32] }.to_bytes();
-    let batch = [&fields[..], &[0; 50_000]].concat();
-    let mut of_batch = Vec::new();
-    PartFields { connection: 0, batch: 1 }.put(&mut of_batch);
-    let part = [&of_batch[..], &[0; 50_000]].concat();
-    for (kind, lane, payload) in
-        [(Kind::Batch, Lane::Connection(0), &batch), (Kind::Part, Lane::Page(3), &part)]
-    {
-        let mut pair = Pair::new(WINDOW);
-        pair.stream(1);
-        pair.carry(1);
-        // The first of the lane never comes.
-        for sequence in 2..100 {
-            deliver(&mut pair.destination, 1, frame(kind, lane, sequence, payload), pair.now);
-            let held = pair.destination.inbound().held_bytes();
-            assert!(held <= WINDOW + WINDOW / 10, "{held} bytes held for {kind:?} frames");
-        }
-        let State::Failed(reason) = pair.destination.state() else { panic!("{kind:?} frames pile up") };
-        assert_eq!(reason.code, ReasonCode::Protocol);
-    }
-    // A batch that waited as an index is larger than what waits behind it has left room for.
-    let mut pair = Pair::new(WINDOW);
-    pair.stream(1);
-    pair.carry(1);
-    pair.source.open_connection("main", pair.now).unwrap();
-    write(&mut pair.source, 0, &[b'x'; 80_000], pair.now);
-    deliver(&mut pair.destination, 1, frame(Kind::Batch, Lane::Connection(0), 9, &batch), pair.now);
-    pair.carry(1);
-    assert!(
-        matches!(pair.destination.state(), State::Failed(_)),
-        "an index makes more than there is room for"
-    );
-}
-
-/// The source's side opens connections, so none can begin at its peer's word.
-#[test]
-fn the_way_back_needs_an_open_connection() {
-    let mut pair = Pair::opened();
-    let header =
-        FrameHeader { kind: Kind::Batch, lane: Lane::Connection(5), session: SESSION, epoch: 0, sequence: 1 };
-    let fields = BatchFields { position: 0, length: 0, digest: [0; 32] }.to_bytes();
-    let mut frame = vec![0; FRAME_HEADER_BYTES];
-    frame.extend_from_slice(&fields);
-    header.write(fields.len(), &mut frame);
-    deliver(&mut pair.source, 1, frame.into(), pair.now);
-    let State::Failed(reason) = pair.source.state() else { panic!("a connection from nowhere") };
-    assert_eq!(reason.code, ReasonCode::Protocol);
-}
-
-=======
->>>>>>> fuzz
 /// The peer has finished, and a hypervisor here still takes its last bytes: a connection that opens now would keep the
 /// session waiting for a peer that is gone.
 #[test]

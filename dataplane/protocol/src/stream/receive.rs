@@ -496,11 +496,7 @@ impl Receiving {
 
     /// Verified bytes wait for the hypervisor. Where they were encoded they take more than they did.
     fn hand_over(&mut self, connection: u16, bytes: Bytes, window: u64) -> Result<(), Reason> {
-<<<<<<< HEAD
-        self.wait(connection, 0, window)?;
-=======
         self.check_room(connection, 0, window)?;
->>>>>>> fuzz
         if self.ready.len() > BATCHES_UNDER_WAY_MAX {
             return Err(violation(format!(
                 "connection {connection} has more batches under way than allowed"
