@@ -48,6 +48,12 @@ pub const ROOMS: &[Room] = &[
         may_know: &["novacron-protocol", "novacron-control-api"],
         never: &["tokio", "glommio"],
     },
+    Room { package: "novacron-lab", may_know: &[], never: RUNTIMES },
+    Room {
+        package: "novacron-bench",
+        may_know: &["novacron-lab", "novacron-testbed", "novacron-control-api"],
+        never: &["tokio", "glommio"],
+    },
     Room { package: "novacron-figures", may_know: &["novacron-testbed"], never: &["tokio", "glommio"] },
     Room { package: "novacron-tidy", may_know: &[], never: RUNTIMES },
 ];
