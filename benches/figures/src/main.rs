@@ -10,7 +10,6 @@ mod migrate;
 mod pair;
 mod relay;
 mod report;
-mod stats;
 mod transfer;
 
 use std::path::PathBuf;

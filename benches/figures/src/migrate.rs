@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use novacron_testbed::stats::{Spread, paired_ratio};
 use novacron_testbed::{Migration, MigrationReport, Qemu, QemuOptions, Scratch, Usage};
 use serde::Serialize;
 
@@ -13,7 +14,6 @@ use crate::limits::BETWEEN_MOVES;
 use crate::load::{Load, MachineLoad};
 use crate::pair::{Choices, Pair};
 use crate::report::{Goal, Verdict};
-use crate::stats::{Spread, paired_ratio};
 
 /// The guest's working set, MiB, and how fast it rewrites it, MB/s.
 const WORK_MIB: u32 = 64;

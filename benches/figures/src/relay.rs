@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
+use novacron_testbed::stats::{Spread, paired_ratio};
 use novacron_testbed::{Process, Scratch, port, wait};
 use serde::Serialize;
 
@@ -11,7 +12,6 @@ use crate::limits::{PROGRESS_WAIT, SETTLE};
 use crate::load::{Load, MachineLoad};
 use crate::pair::{Choices, Pair};
 use crate::report::{Goal, Verdict};
-use crate::stats::{Spread, paired_ratio};
 use crate::transfer::{Sink, Source};
 
 /// Who carries the bytes.

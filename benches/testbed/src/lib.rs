@@ -13,6 +13,7 @@
 //! Stage       a guest, where it is to go, and both gateways
 //! Relay       a path between two gateways that goes wrong when a test wants it to
 //! migration   drives two Qemus over QMP and measures the pause that the guest saw
+//! stats       what repeated measurements say
 //! ```
 //!
 //! Everything is synchronous and every wait has an end. The crate builds nothing: [`artefact`] says where the guest
@@ -37,6 +38,7 @@ pub mod scratch;
 pub mod serial;
 pub mod session;
 pub mod stage;
+pub mod stats;
 pub mod usage;
 pub mod wait;
 

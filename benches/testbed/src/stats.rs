@@ -4,20 +4,20 @@ use serde::Serialize;
 
 /// What repeated measurements of one thing say.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub(crate) struct Spread {
+pub struct Spread {
     /// The least.
-    pub(crate) min: f64,
+    pub min: f64,
     /// The middle one; of an even number the mean of the middle two.
-    pub(crate) median: f64,
+    pub median: f64,
     /// The greatest.
-    pub(crate) max: f64,
+    pub max: f64,
     /// Every measurement, in the order of the rounds.
-    pub(crate) all: Vec<f64>,
+    pub all: Vec<f64>,
 }
 
 impl Spread {
     /// `None` of no measurements.
-    pub(crate) fn of(all: impl IntoIterator<Item = f64>) -> Option<Self> {
+    pub fn of(all: impl IntoIterator<Item = f64>) -> Option<Self> {
         let all: Vec<f64> = all.into_iter().collect();
         let mut sorted = all.clone();
         sorted.sort_by(f64::total_cmp);
@@ -29,13 +29,13 @@ impl Spread {
     }
 
     /// "median (min..max)" with `digits` after the point.
-    pub(crate) fn text(&self, digits: usize) -> String {
+    pub fn text(&self, digits: usize) -> String {
         format!("{:.digits$} ({:.digits$}..{:.digits$})", self.median, self.min, self.max)
     }
 }
 
 /// Rounds of two contenders, divided pair by pair: what slows the whole machine for a while slows both.
-pub(crate) fn paired_ratio(above: &[f64], below: &[f64]) -> Option<Spread> {
+pub fn paired_ratio(above: &[f64], below: &[f64]) -> Option<Spread> {
     Spread::of(above.iter().zip(below).map(|(above, below)| above / below))
 }
 
