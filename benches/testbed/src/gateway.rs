@@ -1,17 +1,23 @@
 //! A `novacron-gateway` process.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context, Result};
 
+use crate::process::behind;
 use crate::{Process, Rpc, Scratch, artefact, port};
 
 /// How to start a gateway.
 #[derive(Clone, Debug)]
 pub struct GatewayOptions {
-    /// Listen for other gateways on a free port of loopback. A gateway that does not listen only dials.
+    /// Listen for other gateways on a free port of `address`. A gateway that does not listen only dials.
     pub listen: bool,
+    /// Where it listens: loopback, unless it stands in a network of its own.
+    pub address: IpAddr,
+    /// Words before its command line; see [`Process::start_behind`].
+    pub prefix: Vec<String>,
     /// Where its messages go, e.g. `/dev/full`; `None`: to a log of their own.
     pub log: Option<PathBuf>,
     /// More arguments.
@@ -20,7 +26,13 @@ pub struct GatewayOptions {
 
 impl Default for GatewayOptions {
     fn default() -> Self {
-        Self { listen: true, log: None, extra: Vec::new() }
+        Self {
+            listen: true,
+            address: Ipv4Addr::LOCALHOST.into(),
+            prefix: Vec::new(),
+            log: None,
+            extra: Vec::new(),
+        }
     }
 }
 
@@ -40,12 +52,18 @@ impl Gateway {
     pub fn start(scratch: &Scratch, name: &str, options: &GatewayOptions) -> Result<Self> {
         let control = scratch.file(&format!("{name}.sock"));
         let mut arguments = vec!["--control".to_owned(), control.display().to_string()];
-        let listen = if options.listen { Some(format!("tcp:127.0.0.1:{}", port::free()?)) } else { None };
+        let listen = if options.listen {
+            // Free on our loopback; in a network of its own all are.
+            Some(format!("tcp:{}", SocketAddr::new(options.address, port::free()?)))
+        } else {
+            None
+        };
         if let Some(listen) = &listen {
             arguments.extend(["--listen".to_owned(), listen.clone()]);
         }
         arguments.extend(options.extra.iter().cloned());
         let program = artefact::binary("novacron-gateway")?;
+        let (program, arguments) = behind(&options.prefix, &program, &arguments);
         let mut process = match &options.log {
             None => Process::start(scratch, name, &program, &arguments)?,
             Some(log) => Process::start_into(log, name, &program, &arguments, Stdio::null())?,

@@ -12,7 +12,8 @@
 //! Opaque      a session whose ends are sockets of the test
 //! Stage       a guest, where it is to go, and both gateways
 //! Relay       a path between two gateways that goes wrong when a test wants it to
-//! migration   drives two Qemus over QMP and measures the pause that the guest saw
+//! migration   drives two Qemus over QMP, with every capability that contenders use
+//! pause       how long the guest stood still, by its own heartbeat
 //! stats       what repeated measurements say
 //! ```
 //!
@@ -28,6 +29,7 @@ pub mod limits;
 pub mod migration;
 pub mod novactl;
 pub mod opaque;
+pub mod pause;
 pub mod port;
 pub mod process;
 pub mod qemu;
@@ -44,9 +46,10 @@ pub mod wait;
 
 pub use gateway::{Gateway, GatewayOptions};
 pub use guest::{Guest, GuestOptions, Verified};
-pub use migration::{Migration, MigrationReport, Pause};
+pub use migration::{Compression, Migration, MigrationReport, Postcopy, TimedOut};
 pub use novactl::{Between, Novactl};
 pub use opaque::Opaque;
+pub use pause::Pause;
 pub use process::Process;
 pub use qemu::{Qemu, QemuOptions};
 pub use qmp::Qmp;

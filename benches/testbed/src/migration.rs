@@ -6,13 +6,15 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
-use qapi::qmp::{self, MigrationCapability, MigrationStatus};
+use anyhow::{Context, Result, anyhow, ensure};
+use qapi::qmp::{self, MigrationCapability, MigrationStatus, MultiFDCompression};
 
-use crate::limits::{BEAT_WAIT, EXIT_WAIT, MIGRATION_WAIT};
-use crate::{Qemu, Scratch, Serial, port};
+use crate::limits::{EXIT_WAIT, MIGRATION_WAIT, POLL};
+pub use crate::pause::{Pause, beat_interval, pause_between};
+use crate::{Qemu, Scratch, port, wait};
 
-/// What to migrate over and how.
+/// What to migrate over and how. The return path is always there: without it a source never learns whether its
+/// destination has loaded the guest.
 #[derive(Clone, Debug)]
 pub struct Migration {
     /// Where the destination listens: `unix:/path` or `tcp:127.0.0.1:port`.
@@ -23,9 +25,54 @@ pub struct Migration {
     pub max_bandwidth: u64,
     /// The pause that QEMU aims for.
     pub downtime_limit: Duration,
-    /// multifd's connections; `None`: the main one alone.
+    /// When to give it up.
+    pub time_limit: Duration,
+    /// multifd's connections; `None`: the main one alone. QEMU refuses it together with xbzrle and with postcopy.
     pub multifd_channels: Option<u8>,
+    /// What multifd compresses pages with.
+    pub multifd_compression: Option<Compression>,
+    /// xbzrle's cache, bytes, a power of two; `None`: no xbzrle.
+    pub xbzrle_cache_bytes: Option<u64>,
+    /// Let the guest run at the destination after the first pass and fetch the rest; `None`: precopy alone.
+    pub postcopy: Option<Postcopy>,
+    /// The destination must agree to the switchover.
+    pub switchover_ack: bool,
 }
+
+/// How multifd compresses, and at which level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    /// zlib, 0 to 9.
+    Zlib(u8),
+    /// zstd, 0 to 20.
+    Zstd(u8),
+}
+
+/// What is chosen of postcopy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Postcopy {
+    /// Pages that the guest waits for get a connection of their own.
+    pub preempt: bool,
+}
+
+/// The migration was not done within its time limit. Before postcopy it was cancelled and the guest runs at the
+/// source; after postcopy has begun it cannot be, and the guest is at the destination without all of its memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimedOut {
+    /// The limit.
+    pub limit: Duration,
+    /// The guest is lost: it needs pages that nobody will send.
+    pub in_postcopy: bool,
+}
+
+impl fmt::Display for TimedOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = if self.in_postcopy { "is stuck in postcopy" } else { "was cancelled" };
+        write!(f, "the migration was not done within {} s and {what}", self.limit.as_secs_f32())
+    }
+}
+
+impl std::error::Error for TimedOut {}
 
 /// More than any link here has: QEMU takes 0 for no limit only since 8.1.
 const UNLIMITED: u64 = 1 << 40;
@@ -50,7 +97,12 @@ impl Migration {
             outgoing: uri.to_owned(),
             max_bandwidth: UNLIMITED,
             downtime_limit: Duration::from_millis(300),
+            time_limit: MIGRATION_WAIT,
             multifd_channels: None,
+            multifd_compression: None,
+            xbzrle_cache_bytes: None,
+            postcopy: None,
+            switchover_ack: false,
         }
     }
 
@@ -58,18 +110,42 @@ impl Migration {
     /// stands in `postmigrate`; it is not ended, so that a test can look at it.
     ///
     /// # Errors
-    /// When the migration fails or is not done within [`MIGRATION_WAIT`]; QEMU's own reason where it gives one. The
-    /// destination was then not told to run.
+    /// When the migration fails, with QEMU's own reason where it gives one: the destination was then not told to run,
+    /// unless postcopy had begun. [`TimedOut`] when it is not done within its limit.
     pub fn run(&self, source: &mut Qemu, destination: &mut Qemu) -> Result<MigrationReport> {
         let interval = self.start(source, destination)?;
-        wait_completed(source, MIGRATION_WAIT)?;
-        let to_cont = Instant::now();
-        destination.cont().context("the source has completed, but the destination did not take `cont`")?;
-        let cont = to_cont.elapsed();
+        self.finish(source, destination, interval)
+    }
+
+    /// Sees a migration that was just [`Migration::start`]ed to its end: what [`Migration::run`] does after that.
+    ///
+    /// # Errors
+    /// Those of [`Migration::run`].
+    pub fn finish(
+        &self,
+        source: &mut Qemu,
+        destination: &mut Qemu,
+        interval: Duration,
+    ) -> Result<MigrationReport> {
+        let began = Instant::now();
+        let mut cont = Duration::ZERO;
+        let switch = self.postcopy.is_some() && switch_to_postcopy(source, self.time_limit)?;
+        if switch {
+            // The source has stopped its guest for good: from here on the guest is the destination's. Where that has
+            // not loaded it yet, it will run it as soon as it has.
+            cont = timed(|| destination.cont())?;
+        }
+        wait_completed(source, self.time_limit.saturating_sub(began.elapsed()))?;
+        if !switch {
+            cont = timed(|| destination.cont())
+                .context("the source has completed, but the destination did not take `cont`")?;
+        }
+        let elapsed = began.elapsed();
         let info = source.qmp().execute(qmp::query_migrate {})?;
         let ram = info.ram.context("the source tells nothing about its RAM")?;
         let pause = pause_between(source.guest().serial(), destination.guest().serial(), interval)?;
         Ok(MigrationReport {
+            elapsed,
             total: milliseconds(info.total_time),
             setup: milliseconds(info.setup_time),
             downtime: milliseconds(info.downtime),
@@ -79,6 +155,7 @@ impl Migration {
             sent_bytes: ram.transferred.unsigned_abs(),
             stopped_bytes: ram.downtime_bytes,
             iterations: ram.dirty_sync_count.unsigned_abs(),
+            postcopy: switch,
         })
     }
 
@@ -88,43 +165,138 @@ impl Migration {
     /// # Errors
     /// When either side refuses.
     pub fn start(&self, source: &mut Qemu, destination: &mut Qemu) -> Result<Duration> {
+        let interval = self.prepare(source, destination)?;
+        self.listen(destination)?;
+        self.dial(source)?;
+        Ok(interval)
+    }
+
+    /// Sets both sides up, and no more. Returns the guest's heartbeat interval, as the host sees it.
+    ///
+    /// # Errors
+    /// When either side refuses.
+    pub fn prepare(&self, source: &mut Qemu, destination: &mut Qemu) -> Result<Duration> {
         let interval = beat_interval(source.guest().serial())?;
-        for side in [&mut *source, &mut *destination] {
-            side.qmp().execute(qmp::migrate_set_capabilities { capabilities: self.capabilities() })?;
+        for side in [source, destination] {
+            self.set_capabilities(side)?;
+            let level = |wanted: fn(Compression) -> Option<u8>| self.multifd_compression.and_then(wanted);
             let parameters = qmp::MigrateSetParameters {
                 multifd_channels: self.multifd_channels,
+                // Said always: a hypervisor that a guest has come to is the source of its next move.
+                multifd_compression: Some(match self.multifd_compression {
+                    None => MultiFDCompression::none,
+                    Some(Compression::Zlib(_)) => MultiFDCompression::zlib,
+                    Some(Compression::Zstd(_)) => MultiFDCompression::zstd,
+                }),
+                multifd_zlib_level: level(|compression| match compression {
+                    Compression::Zlib(level) => Some(level),
+                    Compression::Zstd(_) => None,
+                }),
+                multifd_zstd_level: level(|compression| match compression {
+                    Compression::Zstd(level) => Some(level),
+                    Compression::Zlib(_) => None,
+                }),
+                xbzrle_cache_size: self.xbzrle_cache_bytes,
                 max_bandwidth: Some(self.max_bandwidth),
                 downtime_limit: Some(u64::try_from(self.downtime_limit.as_millis()).unwrap_or(u64::MAX)),
                 ..qmp::MigrateSetParameters::default()
             };
             side.qmp().execute(qmp::migrate_set_parameters(parameters))?;
         }
-        let incoming = Some(self.incoming.clone());
-        destination.qmp().execute(qmp::migrate_incoming {
-            uri: incoming,
-            channels: None,
-            exit_on_error: None,
-        })?;
-        let outgoing = Some(self.outgoing.clone());
-        source.qmp().execute(qmp::migrate { uri: outgoing, channels: None, detach: None, resume: None })?;
         Ok(interval)
     }
 
-    fn capabilities(&self) -> Vec<qmp::MigrationCapabilityStatus> {
-        // Without the return path a source never learns whether its destination has loaded the guest.
-        [
+    /// Lets the destination listen.
+    ///
+    /// # Errors
+    /// When it cannot.
+    pub fn listen(&self, destination: &mut Qemu) -> Result<()> {
+        let uri = Some(self.incoming.clone());
+        destination
+            .qmp()
+            .execute(qmp::migrate_incoming { uri, channels: None, exit_on_error: None })
+            .map(drop)
+    }
+
+    /// Lets the source begin.
+    ///
+    /// # Errors
+    /// When it refuses.
+    pub fn dial(&self, source: &mut Qemu) -> Result<()> {
+        // What the source has said of the guest's arrival is not to be taken for news of its departure: an answer has
+        // passed what was said before it.
+        source.state()?;
+        source.qmp().wait_event(Duration::ZERO, |_| None::<()>)?;
+        let uri = Some(self.outgoing.clone());
+        source.qmp().execute(qmp::migrate { uri, channels: None, detach: None, resume: None }).map(drop)
+    }
+
+    /// Switches on what is wanted, and off what an earlier move may have left on.
+    fn set_capabilities(&self, side: &mut Qemu) -> Result<()> {
+        let preempt = self.postcopy.is_some_and(|postcopy| postcopy.preempt);
+        let states = |of: &[(MigrationCapability, bool)]| {
+            let states =
+                of.iter().map(|&(capability, state)| qmp::MigrationCapabilityStatus { capability, state });
+            qmp::migrate_set_capabilities { capabilities: states.collect() }
+        };
+        let young = [
+            (MigrationCapability::postcopy_preempt, preempt),
+            (MigrationCapability::switchover_ack, self.switchover_ack),
+        ];
+        for unwanted in young.iter().filter(|(_, wanted)| !wanted) {
+            // A QEMU that does not know it refuses; then it is off.
+            let _ = side.qmp().execute(states(&[*unwanted]));
+        }
+        let mut wanted = vec![
             (MigrationCapability::return_path, true),
             (MigrationCapability::events, true),
             (MigrationCapability::multifd, self.multifd_channels.is_some()),
-        ]
-        .map(|(capability, state)| qmp::MigrationCapabilityStatus { capability, state })
-        .to_vec()
+            (MigrationCapability::xbzrle, self.xbzrle_cache_bytes.is_some()),
+            (MigrationCapability::postcopy_ram, self.postcopy.is_some()),
+        ];
+        wanted.extend(young.iter().filter(|(_, wanted)| *wanted));
+        side.qmp().execute(states(&wanted)).map(drop)
+    }
+}
+
+fn timed(act: impl FnOnce() -> Result<()>) -> Result<Duration> {
+    let began = Instant::now();
+    act()?;
+    Ok(began.elapsed())
+}
+
+/// Waits for the first pass over the RAM, then for the source to have stopped its guest for postcopy. False: it
+/// completed before.
+fn switch_to_postcopy(source: &mut Qemu, limit: Duration) -> Result<bool> {
+    let deadline = Instant::now() + limit;
+    let mut asked = false;
+    loop {
+        let info = source.qmp().execute(qmp::query_migrate {})?;
+        match info.status {
+            Some(MigrationStatus::postcopy_active) => return Ok(true),
+            Some(MigrationStatus::completed) => return Ok(false),
+            Some(MigrationStatus::failed | MigrationStatus::cancelled) => return Err(ended_badly(source)),
+            Some(MigrationStatus::active)
+                if !asked && info.ram.is_some_and(|ram| ram.dirty_sync_count > 1) =>
+            {
+                source.qmp().execute(qmp::migrate_start_postcopy {})?;
+                asked = true;
+            }
+            _ => {}
+        }
+        if Instant::now() > deadline {
+            cancel(source)?;
+            return Err(TimedOut { limit, in_postcopy: false }.into());
+        }
+        std::thread::sleep(POLL);
     }
 }
 
 /// What a migration took.
 #[derive(Clone, Copy, Debug)]
 pub struct MigrationReport {
+    /// From the command to the guest running at the destination with all of its memory there.
+    pub elapsed: Duration,
     /// From `migrate` to `completed`, as the source counts it.
     pub total: Duration,
     /// Of it, before the first byte of RAM.
@@ -143,6 +315,8 @@ pub struct MigrationReport {
     pub stopped_bytes: u64,
     /// Passes over the RAM.
     pub iterations: u64,
+    /// The guest ran at the destination before all of its memory was there.
+    pub postcopy: bool,
 }
 
 impl fmt::Display for MigrationReport {
@@ -162,101 +336,48 @@ impl fmt::Display for MigrationReport {
     }
 }
 
-/// What the guest's own heart says about the move.
-#[derive(Clone, Copy, Debug)]
-pub struct Pause {
-    /// From the last heartbeat at the source to the first at the destination, less the time that lies between those
-    /// two beats of a guest that is not moved. Not below zero.
-    pub pause: Duration,
-    /// How exact that is: the largest deviation of the source's last 100 beats from their interval.
-    pub resolution: Duration,
-    /// The last beat seen at the source.
-    pub last_at_source: u64,
-    /// The first beat seen at the destination; always a later one.
-    pub first_at_destination: u64,
-}
-
-impl fmt::Display for Pause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ms = |time: Duration| time.as_secs_f64() * 1e3;
-        write!(f, "pause {:.1} ms (+-{:.1})", ms(self.pause), ms(self.resolution))
-    }
-}
-
-/// Measures the pause from the heartbeats at both ends.
-///
-/// # Errors
-/// When one side has seen no heartbeat, or a beat was seen at both: then two guests ran.
-pub fn pause_between(source: &Serial, destination: &Serial, interval: Duration) -> Result<Pause> {
-    let last = source.last_beat().context("no heartbeat was ever seen at the source")?;
-    destination.wait_beat(None, BEAT_WAIT).context("the guest has no heartbeat at the destination")?;
-    let first = destination.first_beat().context("no heartbeat at the destination")?;
-    ensure!(
-        first.number > last.number,
-        "beat {} was seen at the destination after beat {} at the source: the guest ran on both sides",
-        first.number,
-        last.number,
-    );
-    // A beat cut in two by the move was seen on neither side: the numbers tell how many lie between.
-    let steps = u32::try_from(first.number - last.number).unwrap_or(u32::MAX);
-    let gap = first.at.saturating_duration_since(last.at);
-    Ok(Pause {
-        pause: gap.saturating_sub(interval.saturating_mul(steps)),
-        resolution: jitter(source, interval),
-        last_at_source: last.number,
-        first_at_destination: first.number,
-    })
-}
-
-/// The interval of a guest's heartbeats as the host sees it: the median of the last 100.
-///
-/// # Errors
-/// When there are too few to tell: the guest has just become ready; waits for them first.
-pub fn beat_interval(serial: &Serial) -> Result<Duration> {
-    const ENOUGH: u64 = 20;
-    serial.wait_beat(Some(ENOUGH), BEAT_WAIT)?;
-    let mut gaps = gaps(serial);
-    gaps.sort_unstable();
-    gaps.get(gaps.len() / 2).copied().context("too few heartbeats to tell their interval")
-}
-
-fn gaps(serial: &Serial) -> Vec<Duration> {
-    let beats = serial.beats();
-    let recent = &beats[beats.len().saturating_sub(101)..];
-    recent.windows(2).map(|pair| pair[1].at.saturating_duration_since(pair[0].at)).collect()
-}
-
-fn jitter(serial: &Serial, interval: Duration) -> Duration {
-    gaps(serial).into_iter().map(|gap| gap.abs_diff(interval)).max().unwrap_or(interval)
-}
-
 /// Waits until the source says `completed`.
 ///
 /// # Errors
-/// When it says `failed` or `cancelled`, or nothing of it within `limit`.
+/// When it says `failed` or `cancelled`, or that it has lost its destination in postcopy. [`TimedOut`] when it says
+/// nothing of it within `limit`; it is then cancelled.
 pub fn wait_completed(source: &mut Qemu, limit: Duration) -> Result<()> {
     let ended = source.qmp().wait_event(limit, |event| match event {
         qmp::Event::MIGRATION { data, .. } => match data.status {
-            MigrationStatus::completed | MigrationStatus::failed | MigrationStatus::cancelled => {
-                Some(data.status)
-            }
+            MigrationStatus::completed
+            | MigrationStatus::failed
+            | MigrationStatus::cancelled
+            | MigrationStatus::postcopy_paused => Some(data.status),
             _ => None,
         },
         _ => None,
     })?;
     match ended {
         Some(MigrationStatus::completed) => Ok(()),
-        Some(status) => {
-            let info = source.qmp().execute(qmp::query_migrate {})?;
-            bail!(
-                "the migration ended as {status:?}: {}",
-                info.error_desc.unwrap_or_else(|| "no reason given".into())
-            )
-        }
+        Some(_) => Err(ended_badly(source)),
         None => {
-            source.qmp().execute(qmp::migrate_cancel {})?;
-            bail!("the migration was not done within {} s and was cancelled", limit.as_secs())
+            let status = source.qmp().execute(qmp::query_migrate {})?.status;
+            let in_postcopy = status == Some(MigrationStatus::postcopy_active);
+            match status {
+                Some(MigrationStatus::completed) => return Ok(()),
+                Some(MigrationStatus::failed) => return Err(ended_badly(source)),
+                _ if in_postcopy => {}
+                _ => cancel(source)?,
+            }
+            Err(TimedOut { limit, in_postcopy }.into())
         }
+    }
+}
+
+/// What the source says of a migration that did not complete.
+fn ended_badly(source: &mut Qemu) -> anyhow::Error {
+    match source.qmp().execute(qmp::query_migrate {}) {
+        Ok(info) => anyhow!(
+            "the migration ended as {:?}: {}",
+            info.status,
+            info.error_desc.unwrap_or_else(|| "no reason given".into())
+        ),
+        Err(error) => error.context("the migration did not complete, and the source does not say why"),
     }
 }
 
@@ -266,9 +387,15 @@ pub fn wait_completed(source: &mut Qemu, limit: Duration) -> Result<()> {
 /// When QEMU refuses or does not come to `cancelled`.
 pub fn cancel(source: &mut Qemu) -> Result<()> {
     source.qmp().execute(qmp::migrate_cancel {})?;
-    crate::wait::until("the end of the cancelled migration", EXIT_WAIT, || {
+    wait::until("the end of the cancelled migration", EXIT_WAIT, || {
         let status = source.qmp().execute(qmp::query_migrate {})?.status;
-        Ok(matches!(status, Some(MigrationStatus::cancelled)).then_some(()))
+        ensure!(
+            status != Some(MigrationStatus::completed),
+            "the migration completed before it could be cancelled"
+        );
+        // Whether the command or a failure came first makes no difference to the guest.
+        let over = matches!(status, Some(MigrationStatus::cancelled | MigrationStatus::failed));
+        Ok(over.then_some(()))
     })
 }
 

@@ -36,6 +36,22 @@ impl Process {
         Self::start_into(&log, name, program, arguments, Stdio::null())
     }
 
+    /// The same behind the words of `prefix`, a command that becomes the program and keeps its number, as
+    /// `nsenter --net=/run/netns/x --` does. An empty one changes nothing.
+    ///
+    /// # Errors
+    /// Those of [`Process::start`].
+    pub fn start_behind(
+        prefix: &[String],
+        scratch: &Scratch,
+        name: &str,
+        program: &Path,
+        arguments: &[String],
+    ) -> Result<Self> {
+        let (program, arguments) = behind(prefix, program, arguments);
+        Self::start(scratch, name, &program, &arguments)
+    }
+
     /// Starts `program` with `stdin`, and with what it prints going to `log`, which exists: a file, or `/dev/full`.
     ///
     /// # Errors
@@ -152,6 +168,14 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// A command line behind the words of another.
+pub(crate) fn behind(prefix: &[String], program: &Path, arguments: &[String]) -> (PathBuf, Vec<String>) {
+    let Some((first, rest)) = prefix.split_first() else { return (program.to_owned(), arguments.to_vec()) };
+    let program = program.display().to_string();
+    let words = rest.iter().cloned().chain([program]).chain(arguments.iter().cloned());
+    (PathBuf::from(first), words.collect())
 }
 
 /// "exit status: 1" or "signal 9".

@@ -21,11 +21,13 @@ pub struct QemuOptions {
     pub guest: GuestOptions,
     /// More arguments for QEMU.
     pub extra: Vec<String>,
+    /// Words before its command line; see [`Process::start_behind`].
+    pub prefix: Vec<String>,
 }
 
 impl Default for QemuOptions {
     fn default() -> Self {
-        Self { memory_mib: 256, guest: GuestOptions::default(), extra: Vec::new() }
+        Self { memory_mib: 256, guest: GuestOptions::default(), extra: Vec::new(), prefix: Vec::new() }
     }
 }
 
@@ -33,14 +35,14 @@ impl QemuOptions {
     /// A guest as small as it may be: for tests of what surrounds it.
     pub fn small() -> Self {
         let guest = GuestOptions { work_mib: 32, ..GuestOptions::default() };
-        Self { memory_mib: 128, guest, extra: Vec::new() }
+        Self { memory_mib: 128, guest, ..Self::default() }
     }
 
     /// A guest of `memory_mib` MiB in which no page is zero, all but `work_mib` of it standing still.
     pub fn filled(memory_mib: u32, work_mib: u32, rate_mb: u32) -> Self {
         let guest =
             GuestOptions { work_mib, rate_mb, mix: (0, 60, 30), fill: true, ..GuestOptions::default() };
-        Self { memory_mib, guest, extra: Vec::new() }
+        Self { memory_mib, guest, ..Self::default() }
     }
 }
 
@@ -116,7 +118,8 @@ impl Qemu {
         arguments.extend(role.iter().map(ToString::to_string));
         arguments.extend(options.extra.iter().cloned());
 
-        let mut process = Process::start(scratch, name, Path::new(PROGRAM), &arguments)?;
+        let mut process =
+            Process::start_behind(&options.prefix, scratch, name, Path::new(PROGRAM), &arguments)?;
         let connect =
             || -> Result<(Serial, Qmp)> { Ok((Serial::connect(&serial_path)?, Qmp::connect(&own_path)?)) };
         match connect() {

@@ -100,3 +100,15 @@ fn terminate_waits_for_the_end() -> Result<()> {
     assert!(process.terminate().is_err());
     Ok(())
 }
+
+#[test]
+fn a_prefix_becomes_the_program_and_keeps_its_number() -> Result<()> {
+    let scratch = Scratch::new()?;
+    let prefix = ["env", "WHO=me"].map(String::from);
+    let arguments = ["-c", "echo $WHO $$"].map(String::from);
+    let mut process = Process::start_behind(&prefix, &scratch, "prefixed", Path::new("sh"), &arguments)?;
+    let pid = process.pid();
+    assert!(process.wait(Duration::from_secs(20))?.success());
+    assert_eq!(process.log_tail(), format!("me {pid}"));
+    Ok(())
+}

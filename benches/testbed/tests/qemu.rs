@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use novacron_testbed::migration::{self, Migration, MigrationReport};
-use novacron_testbed::{Qemu, QemuOptions, Scratch, wait};
+use novacron_testbed::{Compression, Postcopy, Qemu, QemuOptions, Scratch, TimedOut, wait};
 use qapi::qmp::RunState;
 
 /// Boots a guest, moves it and lets it verify itself; everything that a test of a direct migration has in common.
@@ -91,6 +91,62 @@ fn a_filled_guest_sends_all_of_its_memory() -> Result<()> {
     let report = migrate(&options, |scratch| Ok(Migration::direct_unix(scratch)))?;
     assert!(report.sent_bytes > 400 << 20, "{report}");
     Ok(())
+}
+
+#[test]
+fn multifd_compresses_xbzrle_and_postcopy_move_the_same_guest_in_turn() -> Result<()> {
+    let scratch = Scratch::new()?;
+    let options = QemuOptions::default();
+    let mut guest = Qemu::source(&scratch, "vm", &options)?;
+    guest.guest().wait_ready()?;
+    // One after the other, so that what one switches on is seen to be off for the next.
+    let over = Migration { max_bandwidth: 60 << 20, ..Migration::direct_tcp()? };
+    let zstd = Migration {
+        multifd_channels: Some(4),
+        multifd_compression: Some(Compression::Zstd(1)),
+        ..over.clone()
+    };
+    let zlib = Migration {
+        multifd_channels: Some(2),
+        multifd_compression: Some(Compression::Zlib(1)),
+        switchover_ack: true,
+        ..over.clone()
+    };
+    let xbzrle = Migration { xbzrle_cache_bytes: Some(64 << 20), ..over.clone() };
+    let postcopy = Migration { postcopy: Some(Postcopy::default()), ..over.clone() };
+    let preempt = Migration { postcopy: Some(Postcopy { preempt: true }), ..over };
+    let ways =
+        [("zstd", zstd), ("preempt", preempt), ("xbzrle", xbzrle), ("zlib", zlib), ("postcopy", postcopy)];
+    for (name, way) in ways {
+        let mut next = Qemu::destination(&scratch, name, &options)?;
+        let report = way.run(&mut guest, &mut next).with_context(|| name.to_owned())?;
+        println!("{name}: {report}");
+        assert_eq!(report.postcopy, way.postcopy.is_some(), "{name}: {report:?}");
+        assert!(
+            report.elapsed >= report.total.saturating_sub(Duration::from_millis(1)),
+            "{name}: {report:?}"
+        );
+        assert!(next.runs_guest() && !guest.runs_guest(), "{name}: the guest runs elsewhere");
+        next.guest().must_be_intact().with_context(|| name.to_owned())?;
+        guest = next;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_migration_that_takes_too_long_is_cancelled_and_says_so() -> Result<()> {
+    let scratch = Scratch::new()?;
+    let options = QemuOptions::default();
+    let mut source = Qemu::source(&scratch, "source", &options)?;
+    let mut destination = Qemu::destination(&scratch, "destination", &options)?;
+    source.guest().wait_ready()?;
+    let time_limit = Duration::from_millis(500);
+    let slow = Migration { max_bandwidth: 5 << 20, time_limit, ..Migration::direct_tcp()? };
+    let error = slow.run(&mut source, &mut destination).unwrap_err();
+    let timed_out = error.downcast_ref::<TimedOut>().expect("it is a matter of time");
+    assert!(!timed_out.in_postcopy, "{timed_out}");
+    assert!(source.runs_guest() && !destination.runs_guest());
+    source.guest().must_be_intact().map(drop)
 }
 
 #[test]
