@@ -2,23 +2,28 @@
 
 use std::time::Instant;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
-use crate::dirty::{Shared, report};
-use crate::limits::{COMMAND_BYTES_MAX, PAGE_BYTES};
+use crate::drive::{Done, Drive, Verified};
+use crate::limits::COMMAND_BYTES_MAX;
+use crate::pace::MILLIONTHS;
+use crate::params::millionths;
 use crate::serial::Serial;
 
 /// Serves commands until the serial port fails.
-pub(crate) fn serve(serial: &Serial, shared: &Shared) -> Result<()> {
+pub(crate) fn serve(serial: &Serial, drive: &Drive) -> Result<()> {
     let mut lines = Lines::default();
-    let mut since = (Instant::now(), 0);
+    let mut since = Since::now(drive);
     let mut buffer = [0; COMMAND_BYTES_MAX];
     loop {
         let count = serial.read(&mut buffer)?;
         ensure!(count > 0, "the serial port has closed");
         for &byte in &buffer[..count] {
             match lines.push(byte) {
-                Some(Ok(line)) => serial.line(&answer(&line, serial, shared, &mut since))?,
+                Some(Ok(line)) => {
+                    let answer = answer(&line, drive, &mut since);
+                    serial.line(&answer.unwrap_or_else(|error| format!("ERROR {error:#}")))?;
+                }
                 Some(Err(TooLong)) => serial.line("ERROR the command is too long")?,
                 None => {}
             }
@@ -26,38 +31,48 @@ pub(crate) fn serve(serial: &Serial, shared: &Shared) -> Result<()> {
     }
 }
 
-fn answer(line: &str, serial: &Serial, shared: &Shared, since: &mut (Instant, u64)) -> String {
-    let mut words = line.split_whitespace();
-    match (words.next(), words.next(), words.next()) {
-        (Some("verify"), None, None) => shared.with_workset(|workset| {
-            let mut bad_before = workset.bad();
-            workset.sweep(|bad| {
-                report(serial, bad_before, bad);
-                bad_before += 1;
-            });
-            format!("VERIFIED pages={} bad={} dirtied={}", workset.pages(), workset.bad(), workset.dirtied())
-        }),
-        (Some("corrupt"), None, None) => {
-            format!("CORRUPTED page={}", shared.with_workset(|workset| workset.corrupt_one()))
-        }
-        (Some("rate"), Some(rate), None) => match rate.parse() {
-            Ok(rate_mb) => {
-                shared.set_rate_mb(rate_mb);
-                *since = (Instant::now(), shared.with_workset(|workset| workset.dirtied()));
-                format!("RATE mb={rate_mb}")
-            }
-            Err(_) => format!("ERROR rate {rate} is not a number of MB/s"),
-        },
-        // The rate reached since the last `stat` or `rate`.
-        (Some("stat"), None, None) => {
-            let (dirtied, bad) = shared.with_workset(|workset| (workset.dirtied(), workset.bad()));
-            let us = since.0.elapsed().as_micros().max(1);
-            let kb_per_s = u128::from(dirtied - since.1) * PAGE_BYTES as u128 * 1000 / us;
-            *since = (Instant::now(), dirtied);
-            format!("STAT rate_mb={} achieved_kb={kb_per_s} dirtied={dirtied} bad={bad}", shared.rate_mb())
-        }
-        _ => format!("ERROR unknown command {line:?}: verify, corrupt, rate MB, stat"),
+/// When the work done was last asked for, by the guest's clock, and how much there was.
+struct Since {
+    at: Instant,
+    done: Done,
+}
+
+impl Since {
+    fn now(drive: &Drive) -> Self {
+        Self { at: Instant::now(), done: drive.done() }
     }
+}
+
+fn answer(line: &str, drive: &Drive, since: &mut Since) -> Result<String> {
+    let mut words = line.split_whitespace();
+    Ok(match (words.next(), words.next(), words.next()) {
+        (Some("verify"), None, None) => {
+            let Verified { checked, bad, steps } = drive.verify()?;
+            format!("VERIFIED checked={checked} bad={bad} done={steps}")
+        }
+        (Some("corrupt"), None, None) => format!("CORRUPTED page={}", drive.corrupt()?),
+        (Some("rate"), Some(rate), None) => {
+            drive.set_rate(millionths(rate).with_context(|| format!("rate {rate} is not a number"))?);
+            *since = Since::now(drive);
+            format!("RATE set={rate}")
+        }
+        // The rate reached since the last `work` or `rate`.
+        (Some("work"), None, None) => {
+            let before = std::mem::replace(since, Since::now(drive));
+            let us = since.at.saturating_duration_since(before.at).as_micros().max(1);
+            let amount = u128::from(since.done.amount - before.done.amount);
+            let achieved = u64::try_from(amount * 1_000_000 / us).unwrap_or(u64::MAX);
+            let Done { unit, .. } = since.done;
+            format!("WORK set={} achieved={} unit={unit} us={us}", decimal(drive.rate()), decimal(achieved))
+        }
+        _ => bail!("unknown command {line:?}: verify, corrupt, rate UNITS, work"),
+    })
+}
+
+/// "2.5" for 2,500,000 millionths, and back.
+fn decimal(millionths: u64) -> String {
+    let text = format!("{}.{:06}", millionths / MILLIONTHS, millionths % MILLIONTHS);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 struct TooLong;
@@ -95,9 +110,16 @@ mod tests {
 
     #[test]
     fn lines_are_cut_and_bounded() {
-        assert_eq!(lines(b"verify\nstat\nra"), [Ok("verify".into()), Ok("stat".into())]);
+        assert_eq!(lines(b"verify\nwork\nra"), [Ok("verify".into()), Ok("work".into())]);
         let mut input = vec![b'x'; 3 * COMMAND_BYTES_MAX];
-        input.extend(b"\nstat\n");
-        assert_eq!(lines(&input), [Err(()), Ok("stat".into())]);
+        input.extend(b"\nwork\n");
+        assert_eq!(lines(&input), [Err(()), Ok("work".into())]);
+    }
+
+    #[test]
+    fn decimals_come_back() {
+        for text in ["0", "1", "20", "0.5", "12.345678", "400.25"] {
+            assert_eq!(decimal(millionths(text).unwrap()), text);
+        }
     }
 }

@@ -23,5 +23,5 @@ pub(crate) const DIRTY_DEBT_MAX: Duration = Duration::from_millis(100);
 /// Pages rewritten before the working set is offered to a waiting sweep.
 pub(crate) const DIRTY_BURST_PAGES: u64 = 32;
 
-/// How long the dirtier sleeps when it is ahead of its rate.
-pub(crate) const DIRTY_TICK: Duration = Duration::from_millis(1);
+/// How long the loop sleeps when it is ahead of its rate.
+pub(crate) const DRIVE_TICK: Duration = Duration::from_millis(1);

@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! beat     H <n> on the serial port, every few milliseconds: what the pause is measured with
-//! dirty    rewrites pages of the working set at a set rate, verifying each one before it does
-//! console  commands from the serial port: verify, corrupt, rate, stat
+//! drive    an open loop: steps of work at a set rate
+//! workset  the work of the dirtier: rewrites pages of its memory, verifying each one before it does
+//! console  commands from the serial port: verify, corrupt, rate, work
 //! ```
 //!
 //! It proves that a migration kept every byte: the contents of each page follow from its index, its generation
@@ -14,16 +15,18 @@
 //! | `INIT` | the process has started |
 //! | `READY work=<pages> fill=<pages> fill_ms=<ms>` | all memory is written, work begins |
 //! | `H <n>` | every heartbeat, `n` grows by one |
-//! | `VERIFIED pages=<n> bad=<n> dirtied=<n>` | after `verify` |
+//! | `VERIFIED checked=<n> bad=<n> done=<steps>` | after `verify` |
 //! | `BAD page=<i> generation=<g>` | a page is not what was written to it |
 //! | `CORRUPTED page=<i>` | after `corrupt`, which damages one page on purpose |
-//! | `RATE mb=<n>`, `STAT ...` | after `rate <MB/s>` and `stat` |
+//! | `RATE set=<n>` | after `rate <units a second>` |
+//! | `WORK set=<n> achieved=<n> unit=<name> us=<n>` | after `work`: units a second of the guest's clock since the last `work` or `rate`, and how long ago that was |
 //! | `ERROR <text>`, `FATAL <text>` | a command was not understood; the guest gives up and restarts |
 
 mod beat;
 mod console;
-mod dirty;
+mod drive;
 mod limits;
+mod pace;
 mod page;
 mod params;
 mod serial;
@@ -59,8 +62,8 @@ fn run() -> Result<()> {
     let workset = Workset::new(params.seed, params.mix, work, fill);
     serial.line(&format!("READY work={work} fill={fill} fill_ms={}", began.elapsed().as_millis()))?;
 
-    let shared = Arc::new(dirty::Shared::new(workset, params.rate_mb));
+    let drive = Arc::new(drive::Drive::new(Box::new(workset), params.rate, Arc::clone(&serial)));
     beat::start(Arc::clone(&serial), params.beat).context("starting the heartbeat")?;
-    dirty::start(Arc::clone(&serial), Arc::clone(&shared)).context("starting the dirtier")?;
-    console::serve(&serial, &shared)
+    drive::start(Arc::clone(&drive)).context("starting the work")?;
+    console::serve(&serial, &drive)
 }

@@ -2,8 +2,9 @@
 //!
 //! | Name | Unit | Default |
 //! |---|---|---|
+//! | `workload` | a name of [`Workload`] | `dirty` |
+//! | `rate` | units of the workload's own a second, decimals allowed | 20 |
 //! | `work_mib` | MiB that are dirtied over and over | 64 |
-//! | `rate_mb` | MB (10^6) dirtied per second | 20 |
 //! | `mix` | `zero:text:random`, shares of the pages | `10:60:30` |
 //! | `beat_ms` | heartbeat interval | 5 |
 //! | `fill` | 1: all memory left is written with pages that are not zero | 0 |
@@ -14,6 +15,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::limits::PAGE_BYTES;
+use crate::pace::MILLIONTHS;
 
 /// Shares of the kinds of pages, in whatever unit adds up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,10 +25,19 @@ pub(crate) struct Mix {
     pub(crate) random: u32,
 }
 
+/// What the guest does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Workload {
+    /// `dirty`, `idle`, `random`: its own pages; they differ in the rate and the mix they are given.
+    Memory,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Params {
+    pub(crate) workload: Workload,
+    /// Millionths of a unit a second.
+    pub(crate) rate: u64,
     pub(crate) work_mib: u64,
-    pub(crate) rate_mb: u64,
     pub(crate) mix: Mix,
     pub(crate) beat: Duration,
     pub(crate) fill: bool,
@@ -41,8 +52,9 @@ impl Params {
     /// An unknown `novacron.` name is an error: a typing mistake must not run a different test.
     pub(crate) fn parse(command_line: &str) -> Result<Self> {
         let mut params = Self {
+            workload: Workload::Memory,
+            rate: 20 * MILLIONTHS,
             work_mib: 64,
-            rate_mb: 20,
             mix: Mix { zero: 10, text: 60, random: 30 },
             beat: Duration::from_millis(5),
             fill: false,
@@ -56,7 +68,10 @@ impl Params {
             let number = || value.parse::<u64>().with_context(|| format!("{word} is not a number"));
             match name {
                 "work_mib" => params.work_mib = number()?,
-                "rate_mb" => params.rate_mb = number()?,
+                "workload" => params.workload = Workload::parse(value)?,
+                "rate" => {
+                    params.rate = millionths(value).with_context(|| format!("{word} is not a number"))?
+                }
                 "mix" => params.mix = Mix::parse(value)?,
                 "beat_ms" => params.beat = Duration::from_millis(number()?),
                 "fill" => params.fill = number()? != 0,
@@ -72,6 +87,26 @@ impl Params {
     pub(crate) fn work_pages(&self) -> u64 {
         self.work_mib * ((1 << 20) / PAGE_BYTES as u64)
     }
+}
+
+impl Workload {
+    fn parse(name: &str) -> Result<Self> {
+        Ok(match name {
+            "dirty" | "idle" | "random" => Self::Memory,
+            _ => bail!("workload {name} is not known"),
+        })
+    }
+}
+
+/// Millionths of what a decimal number says; `None`: it is none, or has more than six decimals.
+pub(crate) fn millionths(text: &str) -> Option<u64> {
+    let (whole, decimals) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits(whole) || !digits(decimals) || decimals.len() > 6 {
+        return None;
+    }
+    let decimals: u64 = format!("{decimals:0<6}").parse().ok()?;
+    whole.parse::<u64>().ok()?.checked_mul(MILLIONTHS)?.checked_add(decimals)
 }
 
 impl Mix {
@@ -100,10 +135,11 @@ mod tests {
 
     #[test]
     fn every_name_is_taken() {
-        let line = "novacron.work_mib=3 novacron.rate_mb=7 novacron.mix=0:1:1 novacron.beat_ms=2 novacron.fill=1 novacron.seed=9";
+        let line = "novacron.work_mib=3 novacron.rate=7.5 novacron.workload=random novacron.mix=0:1:1 novacron.beat_ms=2 novacron.fill=1 novacron.seed=9";
         let params = Params::parse(line).unwrap();
         assert_eq!(params.work_mib, 3);
-        assert_eq!(params.rate_mb, 7);
+        assert_eq!(params.rate, 7_500_000);
+        assert_eq!(params.workload, Workload::Memory);
         assert_eq!(params.mix, Mix { zero: 0, text: 1, random: 1 });
         assert_eq!(params.beat, Duration::from_millis(2));
         assert!(params.fill);
@@ -116,6 +152,11 @@ mod tests {
             "novacron.work_mib=0",
             "novacron.beat_ms=0",
             "novacron.wrok_mib=1",
+            "novacron.workload=none",
+            "novacron.rate=-1",
+            "novacron.rate=1.",
+            "novacron.rate=0.1234567",
+            "novacron.rate=99999999999999999999",
             "novacron.mix=1:2",
             "novacron.mix=0:0:0",
             "novacron.seed=x",

@@ -1,5 +1,12 @@
 //! The memory under test: pages that are dirtied over and over, then pages that only stand there.
 
+use std::fmt;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::drive::{Report, Work};
+use crate::limits::{DIRTY_BURST_PAGES, DIRTY_DEBT_MAX, PAGE_BYTES};
 use crate::page::{Kind, Page, PageId};
 use crate::params::Mix;
 
@@ -21,8 +28,6 @@ pub(crate) struct Workset {
     /// Where a page is written anew to be compared.
     expected: Box<Page>,
     random: u64,
-    dirtied: u64,
-    bad: u64,
 }
 
 impl Workset {
@@ -37,8 +42,6 @@ impl Workset {
             generations: vec![0; count],
             expected: Box::new(Page::ZERO),
             random: seed | 1,
-            dirtied: 0,
-            bad: 0,
         };
         for index in 0..work + fill {
             let (id, kind) = workset.belongs(index, 0);
@@ -73,12 +76,10 @@ impl Workset {
         self.random ^= self.random << 17;
         let index = self.random % self.work;
         let bad = self.check(index);
-        self.bad += u64::from(bad.is_some());
         let generation = self.generations[index as usize].wrapping_add(1);
         self.generations[index as usize] = generation;
         let (id, kind) = self.belongs(index, generation);
         self.pages[index as usize].write(id, kind);
-        self.dirtied += 1;
         bad
     }
 
@@ -86,7 +87,6 @@ impl Workset {
     pub(crate) fn sweep(&mut self, mut report: impl FnMut(Bad)) {
         for index in 0..self.pages() {
             if let Some(bad) = self.check(index) {
-                self.bad += 1;
                 report(bad);
             }
         }
@@ -103,15 +103,49 @@ impl Workset {
     pub(crate) fn pages(&self) -> u64 {
         self.pages.len() as u64
     }
+}
 
-    /// Pages rewritten since the start.
-    pub(crate) fn dirtied(&self) -> u64 {
-        self.dirtied
+/// The dirtier, and with a rate of nothing the guest that only stands there.
+impl Work for Workset {
+    fn unit(&self) -> &'static str {
+        "MB"
     }
 
-    /// Bad pages found since the start, by sweeps and by the dirtier.
-    pub(crate) fn bad(&self) -> u64 {
-        self.bad
+    fn step(&self) -> u64 {
+        // A page, in millionths of a megabyte.
+        PAGE_BYTES as u64
+    }
+
+    fn burst(&self) -> u64 {
+        DIRTY_BURST_PAGES
+    }
+
+    fn debt_max(&self) -> Duration {
+        DIRTY_DEBT_MAX
+    }
+
+    fn run(&mut self, steps: u64, bad: &mut Report) -> Result<()> {
+        for _ in 0..steps {
+            if let Some(page) = self.dirty_one() {
+                bad.bad(&page.to_string());
+            }
+        }
+        Ok(())
+    }
+
+    fn verify(&mut self, bad: &mut Report) -> Result<u64> {
+        self.sweep(|page| bad.bad(&page.to_string()));
+        Ok(self.pages())
+    }
+
+    fn corrupt(&mut self) -> Result<u64> {
+        Ok(self.corrupt_one())
+    }
+}
+
+impl fmt::Display for Bad {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "page={} generation={}", self.index, self.generation)
     }
 }
 
@@ -136,7 +170,7 @@ mod tests {
             assert_eq!(workset.dirty_one(), None);
         }
         assert_eq!(swept(&mut workset), []);
-        assert_eq!((workset.pages(), workset.dirtied(), workset.bad()), (40, 1000, 0));
+        assert_eq!(workset.pages(), 40);
     }
 
     #[test]
@@ -144,7 +178,6 @@ mod tests {
         let mut workset = small();
         let index = workset.corrupt_one();
         assert_eq!(swept(&mut workset), [Bad { index, generation: 0 }]);
-        assert_eq!(workset.bad(), 1);
     }
 
     #[test]
@@ -152,7 +185,6 @@ mod tests {
         let mut workset = small();
         workset.generations.iter_mut().for_each(|generation| *generation += 1);
         assert!((0..100).any(|_| workset.dirty_one().is_some()));
-        assert!(workset.bad() > 0);
     }
 
     #[test]

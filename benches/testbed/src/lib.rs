@@ -43,9 +43,10 @@ pub mod stage;
 pub mod stats;
 pub mod usage;
 pub mod wait;
+pub mod workload;
 
 pub use gateway::{Gateway, GatewayOptions};
-pub use guest::{Guest, GuestOptions, Verified};
+pub use guest::{Guest, GuestOptions, Verified, Work};
 pub use migration::{Compression, Migration, MigrationReport, Postcopy, TimedOut};
 pub use novactl::{Between, Novactl};
 pub use opaque::Opaque;
@@ -60,3 +61,4 @@ pub use serial::{Beat, Serial};
 pub use session::Session;
 pub use stage::Stage;
 pub use usage::Usage;
+pub use workload::Workload;

@@ -32,6 +32,15 @@ impl Default for QemuOptions {
 }
 
 impl QemuOptions {
+    /// A machine for a guest of this workload: its memory, and its disk where it needs one.
+    ///
+    /// # Errors
+    /// When the workload needs the guest's disk image and there is none: says what to run.
+    pub fn for_workload(guest: &GuestOptions) -> Result<Self> {
+        let memory_mib = guest.workload.default_memory_mib().max(guest.work_mib + 128);
+        Ok(Self { memory_mib, guest: guest.clone(), ..Self::default() })
+    }
+
     /// A guest as small as it may be: for tests of what surrounds it.
     pub fn small() -> Self {
         let guest = GuestOptions { work_mib: 32, ..GuestOptions::default() };

@@ -1,0 +1,45 @@
+//! Every workload: it boots, holds its rate, moves, and finds everything that it keeps as it had left it.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use novacron_testbed::{GuestOptions, Migration, Qemu, QemuOptions, Scratch, Workload};
+
+/// Boots a guest, lets it work, moves it, lets it work on and verify itself.
+fn moves(workload: Workload) -> Result<()> {
+    Scratch::with_logs(|scratch| {
+        let options = QemuOptions::for_workload(&GuestOptions::of(workload))?;
+        let mut source = Qemu::source(scratch, "source", &options)?;
+        let mut destination = Qemu::destination(scratch, "destination", &options)?;
+        let kept = source.guest().wait_ready()?;
+        source.guest().work()?;
+        std::thread::sleep(Duration::from_secs(2));
+        let report = Migration::direct_unix(scratch).run(&mut source, &mut destination)?;
+        std::thread::sleep(Duration::from_secs(2));
+        let work = destination.guest().work()?;
+        let verified = destination.guest().must_be_intact()?;
+        eprintln!("{workload}: {work:?}, {verified:?}, {report}");
+        assert!(verified.pages >= kept, "{verified:?} of {kept}");
+        assert_eq!(work.unit, workload.unit());
+        assert_eq!(work.set, workload.default_rate());
+        // Machines that test are loaded: only that it worked, and did no more than it was told.
+        assert!(work.share() <= 1.1 && (work.achieved > 0.0) == (work.set > 0.0), "{work:?}");
+        assert_eq!(verified.dirtied > 0, work.set > 0.0);
+        Ok(())
+    })
+}
+
+#[test]
+fn an_idle_guest_moves() -> Result<()> {
+    moves(Workload::Idle)
+}
+
+#[test]
+fn a_dirtying_guest_moves() -> Result<()> {
+    moves(Workload::Dirty)
+}
+
+#[test]
+fn a_guest_of_random_pages_moves() -> Result<()> {
+    moves(Workload::Random)
+}
