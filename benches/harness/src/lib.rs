@@ -3,6 +3,14 @@
 //!
 //! ```text
 //! record    what was measured: the contents of a results file
+//! measure   what is read off a run
+//! units     numbers as people read them
+//! page      results as one HTML page
 //! ```
 
+#[cfg(test)]
+mod fixture;
+pub mod measure;
+pub mod page;
 pub mod record;
+pub mod units;

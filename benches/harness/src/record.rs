@@ -206,6 +206,6 @@ impl Run {
 
     /// Bytes on the link, both directions.
     pub fn wire_bytes(&self) -> Option<u64> {
-        Some(self.wire_bytes_forward? + self.wire_bytes_back?)
+        self.wire_bytes_forward?.checked_add(self.wire_bytes_back?)
     }
 }
