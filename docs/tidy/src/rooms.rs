@@ -43,6 +43,7 @@ pub const ROOMS: &[Room] = &[
     Room { package: "novactl", may_know: &["novacron-control-api"], never: &["tokio", "glommio"] },
     // Outside: they start and measure the others as processes.
     Room { package: "novacron-guest", may_know: &[], never: RUNTIMES },
+    Room { package: "novacron-lab", may_know: &[], never: &["tokio", "glommio"] },
     Room {
         package: "novacron-testbed",
         may_know: &["novacron-protocol", "novacron-control-api"],

@@ -1,0 +1,61 @@
+//! Every bound of the lab in one place.
+
+use std::time::Duration;
+
+/// Frames inside one direction of a link, waiting or under way: 3 Gbit/s for 400 ms in whole frames. More are dropped,
+/// and counted as dropped by the queue.
+pub const FRAMES_MAX: usize = 100_000;
+/// Frame buffers that one direction keeps for reuse: what 2 Gbit/s need for 50 ms. More go back to the allocator, so
+/// that a lab that was busy once does not hold the memory for ever.
+pub const SPARE_BUFFERS_MAX: usize = 8_192;
+/// Frames read or written before a direction looks at the other half of its work.
+pub const BURST_FRAMES: usize = 64;
+/// How long a direction that is busy rests between two passes: it is what one pass costs against one frame, and what
+/// a frame may be late by. At 1 Gbit/s four whole frames come in this time.
+pub const REST: Duration = Duration::from_micros(50);
+/// Frames that a TAP device holds until they are read: 8 ms of 64-byte frames at 1 Gbit/s, 50 ms of whole ones. The
+/// kernel drops those beyond; they are counted as overrun.
+pub const DEVICE_QUEUE_FRAMES: u32 = 4_096;
+
+/// Least room of a queue that nobody sized: forty whole frames, what a burst of a sender needs at any rate.
+pub const QUEUE_BYTES_MIN: u64 = 64_000;
+/// Least time that a queue that nobody sized can hold: switches have about so much.
+pub const QUEUE_MS_MIN: f64 = 10.0;
+
+/// Longest delay that can be asked for, one way.
+pub const DELAY_MS_MAX: f64 = 10_000.0;
+/// Highest rate that can be asked for; far beyond what is reached, and small enough that a frame takes a nanosecond.
+pub const RATE_MBIT_MAX: f64 = 400_000.0;
+/// Lowest rate that can be asked for: a whole frame then takes 12 s.
+pub const RATE_MBIT_MIN: f64 = 0.001;
+/// Largest queue that can be asked for; [`FRAMES_MAX`] holds all the same.
+pub const QUEUE_KB_MAX: f64 = 1_000_000.0;
+/// Least frames' payload of a link: IPv6 asks for it.
+pub const MTU_MIN: u16 = 1280;
+/// Most: jumbo frames.
+pub const MTU_MAX: u16 = 9000;
+
+/// Sites and links of one topology: addresses have a byte for each.
+pub const SITES_MAX: usize = 16;
+/// Links of one topology.
+pub const LINKS_MAX: usize = 32;
+/// Characters of a site's or link's name: a device's name has 15, a namespace's is cut by nobody.
+pub const NAME_CHARS_MAX: usize = 12;
+/// The largest topology file that is read.
+pub const TOPOLOGY_BYTES_MAX: u64 = 1 << 20;
+
+/// One line of a control socket.
+pub const LINE_BYTES_MAX: u64 = 1 << 20;
+/// Clients of one control socket at once; further ones wait.
+pub const CLIENTS_MAX: usize = 16;
+/// For an answer on a control socket.
+pub const ANSWER_WAIT: Duration = Duration::from_secs(20);
+/// For a lab to come up: a few dozen runs of `ip` on a machine that is busy.
+pub const START_WAIT: Duration = Duration::from_secs(60);
+/// For a lab to remove itself after it was told to.
+pub const STOP_WAIT: Duration = Duration::from_secs(20);
+/// Between two looks at something that cannot be waited for.
+pub const POLL: Duration = Duration::from_millis(5);
+
+/// Lateness beyond this is counted as this much.
+pub const LATENESS_MAX: Duration = Duration::from_secs(60);

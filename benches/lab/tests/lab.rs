@@ -1,0 +1,105 @@
+//! Real labs: namespaces, devices and frames. Where they cannot be made, each test says why and passes.
+
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use novacron_lab::{Conditions, Lab, Topology, Way, available};
+
+/// Skips the test that says so where a lab cannot be made.
+macro_rules! needs_a_lab {
+    () => {
+        if let Err(missing) = available() {
+            eprintln!("skipped: {missing}");
+            return;
+        }
+    };
+}
+
+fn socket(lab: &Lab, site: &str) -> UdpSocket {
+    let site = lab.site(site).unwrap();
+    let address = site.address();
+    let socket = site.within(|| Ok(UdpSocket::bind((address, 0))?)).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    socket
+}
+
+fn address(socket: &UdpSocket) -> SocketAddr {
+    socket.local_addr().unwrap()
+}
+
+#[test]
+fn a_frame_takes_the_delay_that_was_asked_for_each_way() {
+    needs_a_lab!();
+    let lab =
+        Lab::start(&Topology::two_sites(&Conditions { delay_ms: 20.0, ..Conditions::default() })).unwrap();
+    let (a, b) = (socket(&lab, "a"), socket(&lab, "b"));
+    let mut least = Duration::MAX;
+    for _ in 0..10 {
+        let began = Instant::now();
+        a.send_to(b"there", address(&b)).unwrap();
+        let mut bytes = [0; 16];
+        let (length, from) = b.recv_from(&mut bytes).unwrap();
+        b.send_to(&bytes[..length], from).unwrap();
+        assert_eq!(a.recv(&mut bytes).unwrap(), 5);
+        least = least.min(began.elapsed());
+    }
+    assert!(least >= Duration::from_millis(40), "{least:?}");
+    assert!(least < Duration::from_millis(80), "{least:?} of 40 ms on the best of ten");
+
+    lab.set("wan", Way::Forward, &Conditions::default()).unwrap();
+    let began = Instant::now();
+    a.send_to(b"there", address(&b)).unwrap();
+    b.recv(&mut [0; 16]).unwrap();
+    assert!(began.elapsed() < Duration::from_millis(20), "{:?} with no delay", began.elapsed());
+
+    let report = lab.report().unwrap();
+    let wan = report.link("wan").unwrap();
+    assert!(
+        wan.forward.counters.delivered.frames >= 11 && wan.back.counters.delivered.frames >= 10,
+        "{wan:?}"
+    );
+    lab.reset().unwrap();
+    assert_eq!(lab.report().unwrap().link("wan").unwrap().forward.counters.delivered.frames, 0);
+}
+
+#[test]
+fn what_a_lab_made_is_gone_with_it_and_another_is_not_disturbed() {
+    needs_a_lab!();
+    let topology = Topology::find("three-sites").unwrap();
+    let stays = Lab::start(&topology).unwrap();
+    let goes = Lab::start(&topology).unwrap();
+    assert_ne!(stays.id(), goes.id());
+    let file = |lab: &Lab| Path::new("/run/netns").join(lab.site("c").unwrap().namespace());
+    let (staying, gone) = (file(&stays), file(&goes));
+    assert!(staying.exists() && gone.exists());
+    let state = Path::new("/run/novacron-lab").join(goes.id());
+    assert!(state.exists());
+    drop(goes);
+    assert!(staying.exists() && !gone.exists() && !state.exists());
+    // What stays still works, and its site c has two links.
+    let site = stays.site("c").unwrap();
+    assert_eq!(site.address_on("a-b"), None);
+    assert_ne!(site.address_on("b-c"), site.address_on("a-c"));
+    let (a, c) = (socket(&stays, "a"), stays.site("c").unwrap());
+    let to: IpAddr = c.address_on("a-c").unwrap();
+    let c = c.within(|| Ok(UdpSocket::bind((to, 0))?)).unwrap();
+    c.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    // One in ten thousand is lost on this link.
+    for _ in 0..3 {
+        a.send_to(b"there", address(&c)).unwrap();
+    }
+    c.recv(&mut [0; 16]).unwrap();
+}
+
+#[test]
+fn a_command_runs_in_its_site() {
+    needs_a_lab!();
+    let lab = Lab::start(&Topology::two_sites(&Conditions::default())).unwrap();
+    let prefix = lab.site("b").unwrap().enter();
+    let output =
+        Command::new(&prefix[0]).args(&prefix[1..]).args(["ip", "-brief", "address"]).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("wan") && said.contains(&lab.site("b").unwrap().address().to_string()), "{said}");
+}
