@@ -6,8 +6,10 @@
 //! measure   what is read off a run
 //! units     numbers as people read them
 //! page      results as one HTML page
+//! compare   what got better or worse between two
 //! ```
 
+pub mod compare;
 #[cfg(test)]
 mod fixture;
 pub mod measure;
