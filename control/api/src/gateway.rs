@@ -13,6 +13,9 @@ pub struct GatewayInfo {
     pub version: String,
     /// Wire versions it speaks, ascending.
     pub wire_versions: Vec<u16>,
+    /// Version of the control socket's types; gateways from before it was told speak 1.
+    #[serde(default = "api_version_default")]
+    pub api_version: u32,
     /// Its process id.
     pub pid: u32,
     /// Data shards it runs.
@@ -25,6 +28,10 @@ pub struct GatewayInfo {
     pub started_at: Timestamp,
     /// Milliseconds since then, by a clock that never steps.
     pub uptime_ms: u64,
+}
+
+fn api_version_default() -> u32 {
+    1
 }
 
 /// Parameters of `gateway.drain`: no new sessions; running ones finish until the deadline, then fail cleanly.

@@ -18,9 +18,11 @@ pub mod error;
 pub mod gateway;
 mod hex;
 pub mod ident;
+pub mod label;
 pub mod limits;
 pub mod line;
 pub mod method;
+pub mod origin;
 pub mod record;
 pub mod session;
 pub mod timestamp;
@@ -32,8 +34,10 @@ pub use envelope::{
 pub use error::{ErrorCode, ErrorData, RpcError};
 pub use gateway::{DrainParams, DrainResult, GatewayInfo};
 pub use ident::{Digest, IdentError, SessionId, Token};
+pub use label::{Label, LabelError, LabelledEndpoint};
 pub use line::{LineBuffer, LineTooLong, to_line};
 pub use method::Call;
+pub use origin::{Origin, OriginError};
 pub use record::{
     CodecBytes, ConnectionDirection, ConnectionRecord, Phase, Reason, SessionRecord, SessionState,
     StreamCount,

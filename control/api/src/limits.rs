@@ -12,6 +12,17 @@ pub const TEXT_BYTES_MAX: usize = 512;
 /// Longest string accepted as a request's `id`, in bytes: it is echoed, so it is bounded.
 pub const ID_BYTES_MAX: usize = 128;
 
+/// What this build of the control socket's types is called in `gateway.info`; each has a line in ADR 0009.
+pub const API_VERSION: u32 = 2;
+/// Longest tenant's name in bytes.
+pub const TENANT_BYTES_MAX: usize = 64;
+/// Longest label of a connection in bytes: what the wire carries (DWCP-23).
+pub const LABEL_BYTES_MAX: usize = 64;
+/// Most labelled endpoints of a session: each is a listening socket of the source's gateway. A guest has a few disks.
+pub const LABELLED_MAX: usize = 32;
+/// Most origins that a session may name: a host's addresses and the users that run hypervisors there.
+pub const ORIGINS_MAX: usize = 16;
+
 /// Most lanes a session may ask for.
 pub const LANES_MAX: u32 = 64;
 /// Most streams a session may ask for.

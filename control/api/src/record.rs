@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::endpoint::Endpoint;
 use crate::ident::{Digest, SessionId};
+use crate::label::{LabelledEndpoint, MIGRATION};
+use crate::origin::Origin;
 use crate::session::Role;
 use crate::timestamp::Timestamp;
 
@@ -96,6 +98,9 @@ pub enum ConnectionDirection {
 pub struct ConnectionRecord {
     /// The connection's number in its session, in order of acceptance.
     pub connection: u32,
+    /// What it is for: `migration`, or the label of the endpoint that it came through.
+    #[serde(default = "migration")]
+    pub label: String,
     /// Its direction.
     pub direction: ConnectionDirection,
     /// Bytes read from, or made ready for, the hypervisor here.
@@ -111,6 +116,10 @@ pub struct ConnectionRecord {
     pub ended: bool,
 }
 
+fn migration() -> String {
+    MIGRATION.to_owned()
+}
+
 /// Everything a gateway knows of one session. Counters only grow.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SessionRecord {
@@ -118,6 +127,9 @@ pub struct SessionRecord {
     pub session: SessionId,
     /// Its caller's free text.
     pub label: String,
+    /// In whose name its caller opened it; empty where none was given.
+    #[serde(default)]
+    pub tenant: String,
     /// This gateway's role in it.
     pub role: Role,
     /// Where it stands.
@@ -145,6 +157,15 @@ pub struct SessionRecord {
     /// Where the destination hypervisor listens; `null` at the source.
     #[serde(default)]
     pub connect: Option<Endpoint>,
+    /// Where connections that are not the migration's meet this gateway.
+    #[serde(default)]
+    pub labelled: Vec<LabelledEndpoint>,
+    /// Who may connect as the source's hypervisor; empty: whoever reaches the socket.
+    #[serde(default)]
+    pub from: Vec<Origin>,
+    /// Connections that were turned away, because they came from elsewhere or were too many.
+    #[serde(default)]
+    pub refused_connections: u64,
     /// Transport connections.
     pub streams: StreamCount,
     /// Bytes carried for the hypervisors, both directions.

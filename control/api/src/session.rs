@@ -4,9 +4,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::endpoint::Endpoint;
 use crate::ident::{SessionId, Token};
+use crate::label::LabelledEndpoint;
 use crate::limits::{
-    CONNECTIONS_MAX, LANES_MAX, LEVEL_MAX, STREAMS_MAX, TEXT_BYTES_MAX, TIME_MS_MAX, WATCH_INTERVAL_MS_MIN,
+    CONNECTIONS_MAX, LABELLED_MAX, LANES_MAX, LEVEL_MAX, ORIGINS_MAX, STREAMS_MAX, TENANT_BYTES_MAX,
+    TEXT_BYTES_MAX, TIME_MS_MAX, WATCH_INTERVAL_MS_MIN,
 };
+use crate::origin::Origin;
 use crate::record::SessionRecord;
 
 /// Which end of the migration a gateway serves.
@@ -56,7 +59,10 @@ pub struct SessionOptions {
     pub accept_timeout_ms: u64,
     /// How long to wait for the peer gateway when opening, in milliseconds. Default 10,000.
     pub open_timeout_ms: u64,
-    /// Hypervisor connections carried at most, 1 to 257. Default 16.
+    /// How long the session lives while no byte moves on any of its connections, in milliseconds; 0: for ever. Default
+    /// 3,600,000, an hour: a migration may wait for its operator, and a disk's connection for its guest.
+    pub idle_timeout_ms: u64,
+    /// Hypervisor connections carried at most, labelled ones included, 1 to 257. Default 16.
     pub connections_max: u32,
     /// Whether the destination hypervisor may run the guest by itself once it has the last byte. Then a gateway
     /// holds the source's sockets open after a late failure, because closing them would let the source resume
@@ -75,6 +81,7 @@ impl Default for SessionOptions {
             outage_ms: 60_000,
             accept_timeout_ms: 30_000,
             open_timeout_ms: 10_000,
+            idle_timeout_ms: 3_600_000,
             connections_max: 16,
             destination_may_start: true,
         }
@@ -102,6 +109,7 @@ impl SessionOptions {
             ("outage_ms", self.outage_ms),
             ("accept_timeout_ms", self.accept_timeout_ms),
             ("open_timeout_ms", self.open_timeout_ms),
+            ("idle_timeout_ms", self.idle_timeout_ms),
         ];
         for (name, value) in times {
             if value > TIME_MS_MAX {
@@ -153,6 +161,23 @@ pub struct SessionOpen {
     pub options: SessionOptions,
     /// Free text for people, at most 512 bytes.
     pub label: String,
+    /// Connections beside the migration's, opaque to the gateways: where they meet this gateway. Each label stands once,
+    /// and the same ones at both gateways.
+    pub labelled: Vec<LabelledEndpoint>,
+    /// At the source: who may connect as its hypervisor. Addresses bind the TCP listeners and users the unix ones; empty,
+    /// or nothing of a listener's kind: whoever reaches the socket.
+    pub from: Vec<Origin>,
+    /// In whose name the session is opened, at most 64 bytes: a tenant has a limit of its own. Empty is a tenant like any
+    /// other.
+    pub tenant: String,
+}
+
+impl SessionOpen {
+    /// A session of this name, secret and side, everything else at its default.
+    pub fn new(session: SessionId, token: Token, side: SessionSide) -> Self {
+        let (options, label, labelled) = Default::default();
+        Self { session, token, side, options, label, labelled, from: Vec::new(), tenant: String::new() }
+    }
 }
 
 /// `session.open` as it is written: one flat object.
@@ -172,6 +197,12 @@ struct OpenFields {
     options: SessionOptions,
     #[serde(default)]
     label: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    labelled: Vec<LabelledEndpoint>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    from: Vec<Origin>,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    tenant: String,
 }
 
 impl TryFrom<OpenFields> for SessionOpen {
@@ -199,8 +230,11 @@ impl TryFrom<OpenFields> for SessionOpen {
         }
         fields.options.check()?;
         check_text("label", &fields.label)?;
-        let OpenFields { session, token, options, label, .. } = fields;
-        Ok(Self { session, token, side, options, label })
+        check_tenant(&fields.tenant)?;
+        check_labelled(&side, &fields.labelled)?;
+        check_from(&side, &fields.from)?;
+        let OpenFields { session, token, options, label, labelled, from, tenant, .. } = fields;
+        Ok(Self { session, token, side, options, label, labelled, from, tenant })
     }
 }
 
@@ -211,9 +245,54 @@ impl From<SessionOpen> for OpenFields {
             SessionSide::Source { peer, listen } => (Some(peer), Some(listen), None),
             SessionSide::Destination { connect } => (None, None, Some(connect)),
         };
-        let SessionOpen { session, token, options, label, .. } = open;
-        Self { session, token, role, peer, listen, connect, options, label }
+        let SessionOpen { session, token, options, label, labelled, from, tenant, .. } = open;
+        Self { session, token, role, peer, listen, connect, options, label, labelled, from, tenant }
     }
+}
+
+fn check_labelled(side: &SessionSide, labelled: &[LabelledEndpoint]) -> Result<(), String> {
+    if labelled.len() > LABELLED_MAX {
+        return Err(format!("labelled names {} endpoints; at most {LABELLED_MAX} are taken", labelled.len()));
+    }
+    let main = match side {
+        SessionSide::Source { listen, .. } => listen,
+        SessionSide::Destination { connect } => connect,
+    };
+    for (at, entry) in labelled.iter().enumerate() {
+        let others = &labelled[..at];
+        if others.iter().any(|other| other.label == entry.label) {
+            return Err(format!("the label '{}' stands twice: a label has one endpoint", entry.label));
+        }
+        // Two labels may lead to one server at the destination; at the source a socket has one meaning.
+        let taken = *main == entry.endpoint || others.iter().any(|other| other.endpoint == entry.endpoint);
+        if taken && side.role() == Role::Source && entry.endpoint.is_dialable() {
+            return Err(format!("{} is named twice: what connects there has one label", entry.endpoint));
+        }
+        if side.role() == Role::Destination && !entry.endpoint.is_dialable() {
+            return Err("port 0 cannot be dialled".into());
+        }
+    }
+    Ok(())
+}
+
+fn check_from(side: &SessionSide, from: &[Origin]) -> Result<(), String> {
+    if side.role() == Role::Destination && !from.is_empty() {
+        return Err("from belongs to the source's side: hypervisors connect there".into());
+    }
+    if from.len() > ORIGINS_MAX {
+        return Err(format!("from names {} origins; at most {ORIGINS_MAX} are taken", from.len()));
+    }
+    Ok(())
+}
+
+/// A tenant's name goes into logs and messages, so it is one plain word.
+fn check_tenant(tenant: &str) -> Result<(), String> {
+    if tenant.len() > TENANT_BYTES_MAX || !tenant.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(format!(
+            "tenant must be at most {TENANT_BYTES_MAX} letters, digits and signs, without spaces"
+        ));
+    }
+    Ok(())
 }
 
 fn check_text(name: &str, text: &str) -> Result<(), String> {
@@ -231,6 +310,9 @@ pub struct OpenResult {
     /// Where the source hypervisor must connect, as bound; `null` at the destination.
     #[serde(default)]
     pub listen: Option<Endpoint>,
+    /// At the source, where labelled connections must connect, as bound.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub labelled: Vec<LabelledEndpoint>,
 }
 
 /// Parameters that only name a session: `session.get`, `session.release`.

@@ -92,6 +92,14 @@ fn open_has_defaults_and_refuses_what_does_not_belong() {
         let line = open(&json!({"options": fitting})).to_string();
         assert!(parse_request(line.as_bytes()).is_ok(), "{fitting}");
     }
+    let several = open(&json!({"tenant": "blue", "from": ["192.0.2.1", "uid:7"], "labelled": [
+        {"label": "disk-vda", "endpoint": "tcp:127.0.0.1:0"}, {"label": "disk-vdb", "endpoint": "tcp:127.0.0.1:0"}]}));
+    let request = parse_request(several.to_string().as_bytes()).expect("valid");
+    assert_eq!(parse_request(&trimmed(request.to_line())).expect("its own line"), request);
+    let listener = open(
+        &json!({"role": "destination", "peer": null, "listen": null, "connect": "unix:/x", "from": ["uid:1"]}),
+    );
+    assert_eq!(code(&listener.to_string()), -32602, "nobody connects to a destination's gateway");
     for wrong in [
         json!({"connect": "unix:/x"}),
         json!({"peer": null}),
@@ -111,6 +119,15 @@ fn open_has_defaults_and_refuses_what_does_not_belong() {
         json!({"options": {"speed": 1}}),
         json!({"label": "x".repeat(limits::TEXT_BYTES_MAX + 1)}),
         json!({"unknown": 1}),
+        json!({"tenant": "two words"}),
+        json!({"tenant": "x".repeat(limits::TENANT_BYTES_MAX + 1)}),
+        json!({"from": ["everybody"]}),
+        json!({"from": vec!["uid:1"; limits::ORIGINS_MAX + 1]}),
+        json!({"labelled": [{"label": "migration", "endpoint": "unix:/d"}]}),
+        json!({"labelled": [{"label": "disk", "endpoint": "unix:/d"}, {"label": "disk", "endpoint": "unix:/e"}]}),
+        json!({"labelled": [{"label": "disk", "endpoint": "unix:/tmp/s"}]}),
+        json!({"labelled": [{"label": "disk", "endpoint": "unix:/d", "more": 1}]}),
+        json!({"options": {"idle_timeout_ms": 1u64 << 60}}),
     ] {
         assert_eq!(code(&open(&wrong).to_string()), -32602, "{wrong}");
     }

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use novacron_control_api::{Codec, Endpoint, SessionId};
 
+use crate::session::SessionCommand;
+
 /// Exit codes, as the help states them.
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -50,6 +52,9 @@ pub(crate) enum Command {
         after_help = "Example:\n  novactl cancel 00c0ffee00c0ffee --gateway /run/novacron/gateway.sock"
     )]
     Cancel(SessionArgs),
+    /// Sessions of hypervisors that others drive: libvirt, Proxmox, OpenStack, KubeVirt, a person
+    #[command(subcommand)]
+    Session(SessionCommand),
     /// Show a gateway's version, listeners and state
     #[command(after_help = "Example:\n  novactl info --gateway /run/novacron/gateway.sock")]
     Info(GatewayArgs),
@@ -77,7 +82,7 @@ pub(crate) fn socket_path(text: &str) -> Result<PathBuf, String> {
     std::path::absolute(&path).map_err(|error| error.to_string())
 }
 
-fn peer(text: &str) -> Result<Endpoint, String> {
+pub(crate) fn peer(text: &str) -> Result<Endpoint, String> {
     let endpoint: Endpoint = text.parse().map_err(|error| format!("{error}"))?;
     match endpoint {
         Endpoint::Unix(_) => Err("gateways reach each other over tcp, as in 'tcp:192.0.2.1:7400'".into()),

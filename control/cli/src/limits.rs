@@ -52,3 +52,8 @@ pub(crate) const JOURNALS_MAX: usize = 10_000;
 
 /// Between two plain progress lines when stderr is no terminal.
 pub(crate) const PROGRESS_LINE: Duration = Duration::from_secs(2);
+
+/// Between two tries to open a session at a peer that does not know it yet.
+pub(crate) const OPEN_AGAIN_PAUSE: Duration = Duration::from_secs(1);
+/// Longest token file that is read, in bytes: 64 digits and white space around them.
+pub(crate) const TOKEN_FILE_BYTES_MAX: u64 = 1024;

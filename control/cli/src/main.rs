@@ -16,6 +16,7 @@ mod qmp;
 mod recover;
 mod report;
 mod rpc;
+mod session;
 mod sessions;
 mod watch;
 
@@ -47,6 +48,15 @@ fn main() -> ExitCode {
         Command::Sessions(args) => one_call(sessions::list(args)),
         Command::Show(args) => one_call(sessions::show(args)),
         Command::Cancel(args) => one_call(sessions::cancel(args)),
+        Command::Session(command) => {
+            let said = session::run(command);
+            if said.exit == EXIT_DONE {
+                print(&said.text)
+            } else {
+                tell(&said.text)
+            }
+            said.exit
+        }
         Command::Info(args) => one_call(sessions::info(args)),
     })
 }

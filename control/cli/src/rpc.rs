@@ -27,6 +27,11 @@ pub(crate) enum GatewayError {
     /// The gateway is there, and says nothing of a session that it should tell of.
     #[error("the gateway at {path} has said nothing for {} s: its process hangs", .silence.as_secs())]
     Silent { path: String, silence: Duration },
+    /// The gateway is older than what it is asked for.
+    #[error(
+        "the gateway at {path} speaks version {speaks} of the control socket, and this needs {needs}; nothing was opened, upgrade the gateway"
+    )]
+    Old { path: String, speaks: u32, needs: u32 },
     /// The gateway answered with an error.
     #[error("the gateway at {path} says: {}", explained(.error))]
     Answered { path: String, error: Box<RpcError> },
@@ -49,6 +54,7 @@ impl GatewayError {
             Self::Unreachable { .. } => "gateway_unreachable",
             Self::Lost { .. } => "gateway_lost",
             Self::Silent { .. } => "gateway_silent",
+            Self::Old { .. } => "gateway_old",
             Self::Answered { error, .. } => error.name(),
         }
     }

@@ -17,6 +17,7 @@ pub(crate) fn asked(open: &SessionOpen) -> SessionRecord {
     SessionRecord {
         session: open.session,
         label: open.label.clone(),
+        tenant: open.tenant.clone(),
         role: open.side.role(),
         state: match open.side.role() {
             Role::Source => SessionState::Opening,
@@ -31,6 +32,9 @@ pub(crate) fn asked(open: &SessionOpen) -> SessionRecord {
         peer,
         listen,
         connect,
+        labelled: open.labelled.clone(),
+        from: open.from.clone(),
+        refused_connections: 0,
         streams: StreamCount::default(),
         guest_bytes: 0,
         encoded_bytes: 0,
@@ -80,6 +84,7 @@ pub(crate) fn update(record: &mut SessionRecord, session: &Session) {
         }
         record.connections.push(ConnectionRecord {
             connection: u32::from(sending.connection),
+            label: session.label(sending.connection).to_owned(),
             direction: out,
             position: sending.position,
             verified: sending.verified,
@@ -91,6 +96,7 @@ pub(crate) fn update(record: &mut SessionRecord, session: &Session) {
     for receiving in session.inbound().states() {
         record.connections.push(ConnectionRecord {
             connection: u32::from(receiving.connection),
+            label: session.label(receiving.connection).to_owned(),
             direction: back,
             position: receiving.verified,
             verified: receiving.verified,

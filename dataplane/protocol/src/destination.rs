@@ -78,8 +78,8 @@ impl Session {
             return Err(Reason::new(ReasonCode::Protocol, "the destination's side opened a connection"));
         }
         self.outbound.open(connection, None, now);
-        self.count_connection(now);
-        self.events.push_back(Event::ConnectionOpened { connection, label });
+        self.count_connection(connection, label, now);
+        self.connect_in_order();
         Ok(())
     }
 }

@@ -237,7 +237,7 @@ fn bytes_before_the_opening_are_refused() {
 
     let mut source = source();
     source.stream_opened(A, ENDS, NOW);
-    let connection = source.open_connection("main", NOW).unwrap();
+    let connection = source.open_connection("migration", NOW).unwrap();
     assert_eq!(source.read_budget(connection), 0);
 }
 
@@ -245,7 +245,7 @@ fn bytes_before_the_opening_are_refused() {
 #[test]
 fn each_stream_is_proven_before_it_carries_the_session() {
     let (mut source, mut destination) = open_pair();
-    let connection = source.open_connection("main", NOW).unwrap();
+    let connection = source.open_connection("migration", NOW).unwrap();
     write(&mut source, connection, b"guest");
     source.stream_opened(B, ENDS, NOW);
     destination.stream_opened(B, ENDS, NOW);
@@ -264,7 +264,7 @@ fn each_stream_is_proven_before_it_carries_the_session() {
     ];
     for frame in early {
         let (mut source, mut destination) = open_pair();
-        source.open_connection("main", NOW).unwrap();
+        source.open_connection("migration", NOW).unwrap();
         source.stream_opened(B, ENDS, NOW);
         destination.stream_opened(B, ENDS, NOW);
         for side in [&mut source, &mut destination] {
@@ -313,7 +313,7 @@ fn a_failure_reaches_the_other_side() {
 #[test]
 fn a_session_finishes_when_all_is_verified() {
     let (mut source, mut destination) = open_pair();
-    let connection = source.open_connection("main", NOW).unwrap();
+    let connection = source.open_connection("migration", NOW).unwrap();
     write(&mut source, connection, b"guest");
     source.ingest_end(connection, NOW);
     carry(&mut source, &mut destination, A);
@@ -456,7 +456,7 @@ fn kinds_keep_to_their_lanes() {
 #[test]
 fn the_way_back_starts_at_sequence_1() {
     let (mut source, mut destination) = open_pair();
-    let connection = source.open_connection("main", NOW).unwrap();
+    let connection = source.open_connection("migration", NOW).unwrap();
     carry(&mut source, &mut destination, A);
     write(&mut destination, connection, b"pong");
     let mut sequences = Vec::new();
@@ -474,7 +474,7 @@ fn the_way_back_starts_at_sequence_1() {
 #[test]
 fn progress_may_be_late_repeated_or_lost() {
     let (mut source, mut destination) = open_pair();
-    let connection = source.open_connection("main", NOW).unwrap();
+    let connection = source.open_connection("migration", NOW).unwrap();
     let mut said = Vec::new();
     for _ in 0..3 {
         write(&mut source, connection, &noise(1000));
@@ -497,7 +497,7 @@ fn progress_may_be_late_repeated_or_lost() {
 fn a_lost_stream_loses_nothing() {
     let (mut source, mut destination) = open_pair();
     prove(&mut source, &mut destination, B);
-    let connection = source.open_connection("main", NOW).unwrap();
+    let connection = source.open_connection("migration", NOW).unwrap();
     let sent = noise(10 * PAGE_BYTES);
     for piece in sent.chunks(PAGE_BYTES) {
         write(&mut source, connection, piece);
@@ -530,7 +530,7 @@ fn credit_is_kept_and_enforced() {
     destination.stream_opened(A, ENDS, NOW);
     carry(&mut source, &mut destination, A);
     carry(&mut destination, &mut source, A);
-    let connection = source.open_connection("main", NOW).unwrap();
+    let connection = source.open_connection("migration", NOW).unwrap();
     let mut written = 0;
     for _ in 0..100 {
         let budget = source.read_budget(connection);
@@ -553,7 +553,7 @@ fn credit_is_kept_and_enforced() {
 fn progress_beyond_what_was_sent_is_a_violation() {
     for (connection, verified_frames, consumed) in [(0, 9, 0), (0, 0, 1), (5, 2, 0), (5, 0, 1)] {
         let (mut source, _) = open_pair();
-        source.open_connection("main", NOW).unwrap();
+        source.open_connection("migration", NOW).unwrap();
         let entry = ProgressEntry { connection, verified_frames, consumed, limit: 1 << 20 };
         take(&mut source, A, Progress { entries: vec![entry] }.to_frame(SESSION, 0));
         assert_eq!(failure(&source), Some(ReasonCode::Protocol), "{entry:?}");
@@ -573,7 +573,7 @@ fn frames_far_ahead_are_refused() {
 #[test]
 fn every_stream_may_be_lost_for_a_while() {
     let (mut source, mut destination) = open_pair();
-    let connection = source.open_connection("main", NOW).unwrap();
+    let connection = source.open_connection("migration", NOW).unwrap();
     write(&mut source, connection, b"before");
     source.stream_lost(A, NOW);
     destination.stream_lost(A, NOW);

@@ -10,7 +10,7 @@ use crate::world::{Happening, World, role};
 use bytes::Bytes;
 use novacron_protocol::event::Event;
 use novacron_protocol::limits::BATCH_BYTES_MAX;
-use novacron_protocol::session::{Session, SessionConfig, State, Token};
+use novacron_protocol::session::{MIGRATION, Session, SessionConfig, State, Token};
 use novacron_protocol::stream::{INGEST_HEADROOM, StreamId};
 use novacron_protocol::time::Instant;
 use novacron_protocol::wire::{Identity, Reason, ReasonCode};
@@ -33,6 +33,8 @@ pub(crate) struct Gateway {
     readable: BTreeSet<u16>,
     pub(crate) dead_hypervisor: bool,
     pub(crate) connections_opened: usize,
+    /// The connection that is to be opened next at this side's hypervisor (DWCP-45).
+    next_to_connect: u16,
     pub(crate) tick_at: Option<Nanos>,
     pub(crate) deadline: Option<Instant>,
     pub(crate) stream_turn: u64,
@@ -51,6 +53,7 @@ impl Gateway {
             readable: BTreeSet::new(),
             dead_hypervisor: false,
             connections_opened: 0,
+            next_to_connect: 0,
             tick_at: None,
             deadline: None,
             stream_turn: 0,
@@ -108,7 +111,9 @@ impl World {
         if session.state().is_over() {
             return Ok(());
         }
-        let connection = session.open_connection(&index.to_string(), now).map_err(|r| r.to_string())?;
+        // Some carry pages, others a disk's bytes, which nobody parses.
+        let label = if index % 3 == 2 { "disk" } else { MIGRATION };
+        let connection = session.open_connection(label, now).map_err(|r| r.to_string())?;
         self.say(|| format!("source opens connection {connection}"));
         self.add_socket(SOURCE, connection, index);
         self.work(SOURCE)?;
@@ -177,6 +182,12 @@ impl World {
                     self.gateways[side].readable.insert(connection);
                 }
                 Event::ConnectionOpened { connection, .. } => {
+                    let gateway = &mut self.gateways[side];
+                    if std::mem::replace(&mut gateway.next_to_connect, connection + 1) != connection {
+                        return Err(format!(
+                            "side {side}: connection {connection} is opened out of its turn"
+                        ));
+                    }
                     let index = self.label(connection)?;
                     let wait = self.plan.connections[index].connect;
                     let incarnation = self.gateways[side].incarnation;

@@ -4,6 +4,8 @@ mod prepare;
 mod progress;
 mod transfer;
 
+pub(crate) use prepare::{new_id, random};
+
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -31,6 +33,11 @@ pub(crate) struct Trouble {
 }
 
 impl Trouble {
+    /// What happened, in a sentence.
+    pub(crate) fn message(&self) -> &str {
+        &self.reason.message
+    }
+
     pub(crate) fn new(code: &str, message: impl Into<String>) -> Self {
         Self { reason: Reason { code: code.into(), message: message.into() }, cancelled: false }
     }
@@ -75,7 +82,7 @@ pub(crate) fn run(args: &MigrateArgs, interrupted: &Arc<AtomicBool>) -> Report {
         }
     };
     report.guest_running_at = GuestAt::Source;
-    let id = match prepare::new_id() {
+    let id = match new_id() {
         Ok(id) => id,
         Err(trouble) => return report.refused(&trouble.reason.message),
     };

@@ -214,7 +214,8 @@ pub(crate) fn open_sessions(
     let wait = Duration::from_millis(options.open_timeout_ms) + RPC_OPEN_MARGIN;
     let open = |path: &Path, side: SessionSide| -> Result<OpenResult, Trouble> {
         let label = args.label.clone();
-        let open = SessionOpen { session, token: token.clone(), side, options: options.clone(), label };
+        let open =
+            SessionOpen { options: options.clone(), label, ..SessionOpen::new(session, token.clone(), side) };
         Ok(Gateway::connect(path)?.call(Call::SessionOpen(Box::new(open)), wait)?)
     };
     let connect = meeting.destination.clone();

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use novacron_control_api::{
     Call, ErrorCode, GatewayInfo, LineBuffer, Notification, OpenResult, Request, Response, RpcError,
-    SessionId, SessionList, SessionRecord, SessionSide, WatchResult, method, parse_request,
+    SessionId, SessionList, SessionOpen, SessionRecord, SessionSide, WatchResult, method, parse_request,
 };
 use serde_json::{Value, json};
 
@@ -19,6 +19,8 @@ pub(crate) struct Session {
     pub(crate) id: Option<SessionId>,
     /// Options as the source's caller gave them.
     pub(crate) options: Value,
+    /// Every session that was announced, and at which side.
+    pub(crate) opened: Vec<(String, SessionOpen)>,
     state: &'static str,
     reason: Option<(&'static str, &'static str)>,
     pub(crate) gateways_alive: [bool; 2],
@@ -26,14 +28,20 @@ pub(crate) struct Session {
 
 impl Default for Session {
     fn default() -> Self {
-        Self { id: None, options: Value::Null, state: "running", reason: None, gateways_alive: [true; 2] }
+        let (options, opened) = (Value::Null, Vec::new());
+        Self { id: None, options, opened, state: "running", reason: None, gateways_alive: [true; 2] }
     }
 }
 
 impl Session {
+    /// It failed late: the source's sockets stay open.
+    pub(crate) fn hold(&mut self) {
+        (self.state, self.reason) = ("held", Some(("outage", "no stream")));
+    }
+
     /// Ends it, once.
     pub(crate) fn end(&mut self, state: &'static str, reason: Option<(&'static str, &'static str)>) {
-        if self.state == "running" {
+        if matches!(self.state, "running" | "held") {
             (self.state, self.reason) = (state, reason);
         }
     }
@@ -100,6 +108,12 @@ fn answer(role: &'static str, request: &Request, state: &mut State) -> Response 
         Call::GatewayInfo => Response::result(id, &info(state)),
         Call::SessionOpen(open) => {
             state.log.push(format!("{role}:session.open"));
+            if state.faults.refusals_before_open > 0 && role == "source" {
+                state.faults.refusals_before_open -= 1;
+                let error =
+                    RpcError::new(ErrorCode::PeerRefused, "no such session was announced", "nothing", "wait");
+                return Response::error(id, error);
+            }
             if let Some((who, number)) = state.faults.open_refused
                 && who == role
             {
@@ -117,7 +131,11 @@ fn answer(role: &'static str, request: &Request, state: &mut State) -> Response 
                 }
                 SessionSide::Destination { .. } => None,
             };
-            Response::result(id, &OpenResult { session: open.session, listen })
+            state.session.opened.push((role.to_owned(), (**open).clone()));
+            Response::result(
+                id,
+                &OpenResult { session: open.session, listen, labelled: open.labelled.clone() },
+            )
         }
         Call::SessionList => {
             let sessions = state.session.id.map(|_| record(role, state)).into_iter().collect();
@@ -132,7 +150,12 @@ fn answer(role: &'static str, request: &Request, state: &mut State) -> Response 
             Response::result(id, &record(role, state))
         }
         Call::SessionWatch(_) => Response::result(id, &WatchResult { watching: true }),
-        Call::SessionRelease(_) | Call::GatewayDrain(_) => unknown(),
+        Call::SessionRelease(_) => {
+            state.log.push(format!("{role}:session.release"));
+            state.session.end("failed", None);
+            Response::result(id, &record(role, state))
+        }
+        Call::GatewayDrain(_) => unknown(),
     }
 }
 
@@ -166,7 +189,7 @@ fn watch(role: &'static str, stream: &mut UnixStream, state: &Shared) -> bool {
 }
 
 fn info(state: &State) -> GatewayInfo {
-    let info = json!({"version": "0.1.0", "wire_versions": [1], "pid": 1, "shards": 1, "listen": ["tcp:127.0.0.1:7400"],
+    let info = json!({"version": "0.1.0", "wire_versions": [1], "api_version": state.api_version, "pid": 1, "shards": 1, "listen": ["tcp:127.0.0.1:7400"],
         "draining": state.draining, "started_at": "2026-11-21T00:00:00.000Z", "uptime_ms": 1000});
     serde_json::from_value(info).expect("a gateway's info")
 }

@@ -7,5 +7,6 @@ mod gateway;
 mod migrate;
 mod qemu;
 mod recover;
+mod session;
 mod sessions;
 mod world;

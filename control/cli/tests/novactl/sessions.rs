@@ -60,6 +60,10 @@ fn every_command_explains_itself() {
         let (code, help) = text(novactl().args([command, "--help"]));
         assert!(code == 0 && help.contains("Example") && help.contains("Usage"), "{help}");
     }
+    for command in ["open", "token", "list", "show", "close"] {
+        let (code, help) = text(novactl().args(["session", command, "--help"]));
+        assert!(code == 0 && help.contains("Example") && help.contains("Usage"), "{help}");
+    }
     let (code, help) = text(novactl().arg("--help"));
     assert!(code == 0 && help.contains("Exit codes"), "{help}");
 }

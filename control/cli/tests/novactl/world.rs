@@ -48,6 +48,8 @@ pub(crate) struct Faults {
     pub(crate) session_fails: bool,
     /// The source's gateway goes away while the session runs.
     pub(crate) gateway_vanishes: bool,
+    /// Times that the source's gateway says that its peer does not know the session, before it opens it.
+    pub(crate) refusals_before_open: u32,
 }
 
 /// Everything the peers know.
@@ -57,6 +59,7 @@ pub(crate) struct State {
     pub(crate) faults: Faults,
     pub(crate) log: Vec<String>,
     pub(crate) draining: bool,
+    pub(crate) api_version: u32,
     /// Whether the gateways have a session, and its end.
     pub(crate) session: gateway::Session,
 }
@@ -83,6 +86,7 @@ impl World {
             faults,
             log: Vec::new(),
             draining: false,
+            api_version: novacron_control_api::limits::API_VERSION,
             session: gateway::Session::default(),
         }));
         let world = Self { dir, state };

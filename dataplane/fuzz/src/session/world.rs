@@ -257,7 +257,7 @@ impl World {
     }
 
     fn connect(&mut self) {
-        if let Ok(connection) = self.sides[SOURCE].session.open_connection("fuzzed", self.now) {
+        if let Ok(connection) = self.sides[SOURCE].session.open_connection("migration", self.now) {
             self.sides[SOURCE].sockets[usize::from(connection)].open = true;
         }
     }

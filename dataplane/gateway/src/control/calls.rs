@@ -4,6 +4,7 @@ use crate::args::Args;
 use crate::record;
 use crate::registry::Registry;
 use crate::shard::{Command, ShardHandle};
+use novacron_control_api::limits::API_VERSION;
 use novacron_control_api::{
     Call, CancelParams, DrainParams, DrainResult, Endpoint, ErrorCode, GatewayInfo, OpenResult, Reason,
     RpcError, SessionId, SessionList, SessionOpen, SessionRecord, SessionSide, SessionState, Timestamp,
@@ -71,6 +72,7 @@ impl Calls {
         GatewayInfo {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             wire_versions: (Version::OLDEST as u16..=Version::NEWEST as u16).collect(),
+            api_version: API_VERSION,
             pid: std::process::id(),
             shards: u32::try_from(self.shards.len()).unwrap_or(u32::MAX),
             listen: self.listen.clone(),
@@ -93,7 +95,7 @@ impl Calls {
                 let accept = Duration::from_millis(open.options.accept_timeout_ms);
                 self.registry.expect(open, asked, accept)?;
                 tracing::info!(%session, "session announced: waiting for the peer gateway to open it");
-                Ok(OpenResult { session, listen: None })
+                Ok(OpenResult { session, listen: None, labelled: Vec::new() })
             }
             SessionSide::Source { peer, .. } => {
                 self.args.allows(peer).map_err(|why| {

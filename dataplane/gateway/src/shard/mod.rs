@@ -4,6 +4,7 @@
 mod accept;
 mod connection;
 mod dial;
+mod idle;
 mod peer;
 mod running;
 mod session;
@@ -20,11 +21,11 @@ use novacron_control_api::{
 };
 use novacron_protocol::limits::{FRAME_PAYLOAD_MAX, ZSTD_LEVEL_MAX};
 use novacron_protocol::page::policy::Mode;
-use novacron_protocol::session::{Ends, Role, Session, SessionConfig, Token};
+use novacron_protocol::session::{Ends, MIGRATION, Role, Session, SessionConfig, Token};
 use novacron_protocol::stream::StreamId;
 use novacron_protocol::wire::{FrameHeader, Identity, Open, Reason, ReasonCode};
 use novacron_transport::shard::{Receiver, Sender, mailbox, spawn};
-use novacron_transport::{Address, FramePool, Listener, OpenSocket, SocketOptions, TcpConfig, TcpTransport};
+use novacron_transport::{Address, FramePool, OpenSocket, SocketOptions, TcpConfig, TcpTransport};
 use peer::Peer;
 use running::Running;
 use std::cell::{Cell, RefCell};
@@ -167,6 +168,11 @@ fn session_config(open: &SessionOpen) -> SessionConfig {
     config
 }
 
+/// How long a session lives while nothing moves.
+fn idle_timeout(options: &SessionOptions) -> Option<Duration> {
+    (options.idle_timeout_ms > 0).then(|| Duration::from_millis(options.idle_timeout_ms))
+}
+
 /// What a caller's words for a codec mean.
 fn codec_mode(codec: Codec, level: u32) -> Mode {
     let level = i32::try_from(level).unwrap_or(ZSTD_LEVEL_MAX).min(ZSTD_LEVEL_MAX);
@@ -181,34 +187,42 @@ fn codec_mode(codec: Codec, level: u32) -> Mode {
 /// Opens a source's session.
 async fn open_source(shard: &Rc<Shard>, open: &SessionOpen, mut record: SessionRecord, answer: Answer) {
     let SessionSide::Source { peer: endpoint, listen } = &open.side else { return };
-    let bound = match transport_address(listen) {
-        Ok(address) => Listener::bind(&address).await.map_err(|error| error.to_string()),
-        Err(error) => Err(error),
-    };
-    let listener = match bound {
-        Ok(listener) => listener,
-        Err(why) => {
-            let message = format!("hypervisors cannot connect at {listen}: {why}");
-            let next = "choose another address, or remove what stands there, and open the session again";
-            let error = RpcError::new(ErrorCode::BindFailed, message.clone(), "nothing", next);
-            record.state = novacron_control_api::SessionState::Failed;
-            record.reason = Some(novacron_control_api::Reason { code: "bind_failed".into(), message });
-            record.ended_at = Some(novacron_control_api::Timestamp::now());
-            shard.registry.end(record);
-            // The caller may have hung up.
-            let _ = answer.try_send(Err(error));
-            return;
+    let mut listeners = Vec::with_capacity(1 + open.labelled.len());
+    let labelled = open.labelled.iter().map(|named| (named.label.as_str(), &named.endpoint));
+    for (label, endpoint) in std::iter::once((MIGRATION, listen)).chain(labelled) {
+        match session::bind(endpoint).await {
+            Ok(listener) => listeners.push((label, listener)),
+            Err(why) => {
+                let message = format!("hypervisors cannot connect at {endpoint}: {why}");
+                let next = "choose another address, or remove what stands there, and open the session again";
+                let error = RpcError::new(ErrorCode::BindFailed, message.clone(), "nothing", next);
+                record.state = novacron_control_api::SessionState::Failed;
+                record.reason = Some(novacron_control_api::Reason { code: "bind_failed".into(), message });
+                record.ended_at = Some(novacron_control_api::Timestamp::now());
+                shard.registry.end(record);
+                // The caller may have hung up.
+                let _ = answer.try_send(Err(error));
+                return;
+            }
         }
-    };
-    if let Ok(actual) = listener.address().to_string().parse() {
-        record.listen = Some(actual);
+    }
+    record.listen = listeners.first().and_then(|(_, listener)| listener.address().to_string().parse().ok());
+    for (named, (_, listener)) in record.labelled.iter_mut().zip(&listeners[1..]) {
+        if let Ok(actual) = listener.address().to_string().parse() {
+            named.endpoint = actual;
+        }
     }
     let accept_wait = Duration::from_millis(open.options.accept_timeout_ms);
     let peer = shard.dialled_peer(endpoint);
     let core = Session::source(session_config(open), clock::now());
-    let running = Running::new(core, record, open.side.clone(), Rc::clone(&peer), Some(answer));
+    let (side, idle) = (open.side.clone(), idle_timeout(&open.options));
+    let running = Running::new(core, record, side, Rc::clone(&peer), Some(answer), idle);
     shard.start(&running, open.options.streams as usize);
-    session::accept(Rc::clone(shard), running, listener, accept_wait).await;
+    for (label, listener) in listeners {
+        let door =
+            session::Door { label: label.to_owned(), listener, from: open.from.clone(), wait: accept_wait };
+        spawn(session::accept(Rc::clone(shard), Rc::clone(&running), door)).detach();
+    }
 }
 
 impl Shard {
@@ -242,7 +256,8 @@ impl Shard {
         };
         expected.record.peer = peer.name.parse().ok();
         let core = Session::destination(session_config(&expected.open), clock::now());
-        let running = Running::new(core, expected.record, expected.open.side, Rc::clone(peer), None);
+        let idle = idle_timeout(&expected.open.options);
+        let running = Running::new(core, expected.record, expected.open.side, Rc::clone(peer), None, idle);
         self.start(&running, 0);
         Some(Ok(running))
     }

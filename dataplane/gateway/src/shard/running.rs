@@ -6,16 +6,17 @@ use crate::clock::{self, Monotonic};
 use crate::control::Answer;
 use crate::record;
 use bytes::Bytes;
-use novacron_control_api::{ErrorCode, OpenResult, RpcError, SessionRecord, SessionSide};
+use novacron_control_api::{Endpoint, ErrorCode, OpenResult, RpcError, SessionRecord, SessionSide};
 use novacron_protocol::event::Event;
-use novacron_protocol::session::{Ends, Session, State};
+use novacron_protocol::session::{Ends, MIGRATION, Session, State};
 use novacron_protocol::stream::{BatchBuffer, StreamId};
 use novacron_protocol::time::Instant;
 use novacron_protocol::wire::{FrameHeader, Reason, ReasonCode};
 use novacron_transport::shard::Notify;
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
+use std::time::Duration;
 
 /// A session that this shard runs.
 pub(crate) struct Running {
@@ -25,8 +26,12 @@ pub(crate) struct Running {
     core: RefCell<Session>,
     record: RefCell<SessionRecord>,
     connections: RefCell<BTreeMap<u16, Rc<Connection>>>,
-    /// Connections that the peer opened, and that are to be connected here.
-    pub(super) to_connect: RefCell<Vec<u16>>,
+    /// Connections that the peer opened and that are to be connected here, with their labels, in their order.
+    pub(super) to_connect: RefCell<VecDeque<(u16, String)>>,
+    /// A task connects them, one after the other.
+    pub(super) connecting: Cell<bool>,
+    /// How long the session lives while nothing moves; `None`: for ever.
+    pub(super) idle_timeout: Option<Duration>,
     /// The session's own task has something to look at.
     pub(super) wake: Notify,
     wake_at: Cell<Option<Instant>>,
@@ -47,6 +52,7 @@ impl Running {
         side: SessionSide,
         peer: Rc<Peer>,
         answer: Option<Answer>,
+        idle_timeout: Option<Duration>,
     ) -> Rc<Running> {
         Rc::new(Running {
             id: core.config().session,
@@ -56,6 +62,8 @@ impl Running {
             record: RefCell::new(record),
             connections: RefCell::default(),
             to_connect: RefCell::default(),
+            connecting: Cell::new(false),
+            idle_timeout,
             wake: Notify::new(),
             wake_at: Cell::new(None),
             ended_notice: Notify::new(),
@@ -94,8 +102,8 @@ impl Running {
                 self.wake.notify();
             }
             Event::ConnectionOpened { connection, label } => {
-                tracing::info!(%session, connection, label, "connection opened by the source's side");
-                self.to_connect.borrow_mut().push(connection);
+                tracing::info!(%session, connection, %label, "connection opened by the source's side");
+                self.to_connect.borrow_mut().push_back((connection, label));
                 self.wake.notify();
             }
             Event::Readable { connection } => {
@@ -160,7 +168,8 @@ impl Running {
         let result = match failed {
             None => {
                 let record = self.record.borrow();
-                Ok(OpenResult { session: record.session, listen: record.listen.clone() })
+                let (listen, labelled) = (record.listen.clone(), record.labelled.clone());
+                Ok(OpenResult { session: record.session, listen, labelled })
             }
             Some(reason) => {
                 let code = self.open_error.take().unwrap_or(match reason.code {
@@ -218,6 +227,26 @@ impl Running {
 
     pub(super) fn add_connection(&self, connection: Rc<Connection>) {
         self.connections.borrow_mut().insert(connection.id, connection);
+    }
+
+    /// Where connections of a label are to be connected here, as the caller said; `None`: it named no such label.
+    pub(super) fn connect_to(&self, label: &str) -> Option<Endpoint> {
+        match &self.side {
+            SessionSide::Destination { connect } if label == MIGRATION => Some(connect.clone()),
+            SessionSide::Destination { .. } => {
+                let record = self.record.borrow();
+                let named = record.labelled.iter().find(|named| named.label.as_str() == label);
+                named.map(|named| named.endpoint.clone())
+            }
+            SessionSide::Source { .. } => None,
+        }
+    }
+
+    /// A hypervisor's connection was turned away. Returns how many were.
+    pub(super) fn count_refused(&self) -> u64 {
+        let mut record = self.record.borrow_mut();
+        record.refused_connections += 1;
+        record.refused_connections
     }
 
     pub(super) fn connection_count(&self) -> usize {

@@ -84,7 +84,7 @@ impl Multifd {
         let whole = Step::Opaque(MULTIFD_PACKET_HEADER_BYTES as u64 + u64::from(size));
         if normal == 0
             || flags & FLAGS_COMPRESSION != 0
-            || u64::from(normal) * PAGE_BYTES as u64 != size.into()
+            || u64::from(normal) * PAGE_BYTES as u64 != u64::from(size)
         {
             return whole;
         }

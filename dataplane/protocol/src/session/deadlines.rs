@@ -61,7 +61,7 @@ impl Session {
     fn first_byte_deadline(&self) -> Option<Instant> {
         let waits = self.config.role == Role::Source
             && matches!(self.state, State::Running)
-            && !self.outbound.any_delivered()
+            && !self.outbound.any_delivered(|_| true)
             && !self.outbound.all_closed();
         let since = self.first_connection_at.filter(|_| waits)?.max(self.running_since);
         Some(since.after(self.config.first_byte_timeout))

@@ -38,7 +38,7 @@ use crate::wire::{
     ReasonCode,
 };
 use bytes::Bytes;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use streams::Streams;
 pub(crate) use streams::Word;
 
@@ -77,9 +77,16 @@ pub struct Session {
     /// The peer has finished: it needs nothing more, and nothing more will come from it.
     peer_finished: bool,
     connections: u16,
+    /// What each connection is for.
+    labels: BTreeMap<u16, String>,
+    /// The next connection that is to be opened at the destination's hypervisor.
+    next_to_connect: u16,
     received_bytes: u64,
     held: bool,
 }
+
+/// The label of connections that carry the guest. All others are opaque bytes.
+pub const MIGRATION: &str = "migration";
 
 impl Session {
     /// A session that is neither opened nor expected yet, `state` says which it is to be.
@@ -112,6 +119,8 @@ impl Session {
             heard_at: Instant::START,
             peer_finished: false,
             connections: 0,
+            labels: BTreeMap::new(),
+            next_to_connect: 0,
             received_bytes: 0,
             held: false,
         }
@@ -329,8 +338,7 @@ impl Session {
             return Err(Reason::new(ReasonCode::Finished, "the session is over"));
         }
         let connection = self.connections;
-        self.connections += 1;
-        self.first_connection_at.get_or_insert(now);
+        self.count_connection(connection, label.to_owned(), now);
         self.outbound.open(connection, Some(&ConnectionOpen { label: label.to_owned() }), now);
         self.inbound.open(connection);
         Ok(connection)
@@ -426,7 +434,7 @@ impl Session {
     fn must_hold(&self) -> bool {
         if self.config.role != Role::Source
             || !self.config.destination_may_start
-            || !self.outbound.any_delivered()
+            || !self.outbound.any_delivered(|connection| self.label(connection) == MIGRATION)
         {
             return false;
         }
@@ -492,9 +500,25 @@ impl Session {
         }
     }
 
-    pub(crate) fn count_connection(&mut self, now: Instant) {
+    pub(crate) fn count_connection(&mut self, connection: u16, label: String, now: Instant) {
         self.connections += 1;
         self.first_connection_at.get_or_insert(now);
+        self.labels.insert(connection, label);
+    }
+
+    /// The connections whose turn it is to be opened at the destination's hypervisor: in the order in which the source's
+    /// hypervisor opened them, whatever order their openings arrived in (DWCP-45).
+    pub(crate) fn connect_in_order(&mut self) {
+        while let Some(label) = self.labels.get(&self.next_to_connect) {
+            let (connection, label) = (self.next_to_connect, label.clone());
+            self.next_to_connect += 1;
+            self.events.push_back(Event::ConnectionOpened { connection, label });
+        }
+    }
+
+    /// What a connection is for, as the source's side named it.
+    pub fn label(&self, connection: u16) -> &str {
+        self.labels.get(&connection).map_or(MIGRATION, String::as_str)
     }
 }
 

@@ -6,6 +6,7 @@ use crate::hypervisor::synthetic;
 use crate::limits::{BATCHES_UNDER_WAY_MAX, LAST_WORD_TIMEOUT, RECEIVE_WINDOW_BYTES, REPORT_WAIT, STALL_MIN};
 use crate::page::policy::Mode;
 
+mod connections;
 mod peers;
 
 /// The source says again how it stands when it loses a stream, and may do so before the destination has the frame
@@ -15,13 +16,13 @@ fn progress_may_overtake_the_opening_of_its_connection() {
     let mut pair = Pair::opened();
     pair.proven(2);
     pair.proven(3);
-    pair.source.open_connection("main", pair.now).unwrap();
+    pair.source.open_connection("migration", pair.now).unwrap();
     let opening = pair.source.next_frame(StreamId(1)).unwrap();
     pair.cut(2);
     pair.carry(3);
     assert_eq!((pair.source.state(), pair.destination.state()), (&State::Running, &State::Running));
     deliver(&mut pair.destination, 1, opening, pair.now);
-    let label = "main".to_owned();
+    let label = "migration".to_owned();
     assert!(events(&mut pair.destination).contains(&Event::ConnectionOpened { connection: 0, label }));
 }
 
@@ -29,7 +30,7 @@ fn progress_may_overtake_the_opening_of_its_connection() {
 #[test]
 fn no_credit_before_the_peer_grants_some() {
     let mut pair = Pair::new(1000);
-    pair.source.open_connection("main", pair.now).unwrap();
+    pair.source.open_connection("migration", pair.now).unwrap();
     assert_eq!(pair.source.read_budget(0), 0);
     pair.stream(1);
     pair.carry(1);
@@ -111,7 +112,7 @@ fn opening_and_resuming_make_writable() {
 #[test]
 fn the_source_decides_that_a_session_has_finished() {
     let mut pair = Pair::opened();
-    pair.source.open_connection("main", pair.now).unwrap();
+    pair.source.open_connection("migration", pair.now).unwrap();
     pair.carry(1);
     pair.proven(2);
     pair.source.open_connection("late", pair.now).unwrap();
@@ -131,7 +132,7 @@ fn the_source_decides_that_a_session_has_finished() {
 /// A session with one connection that has ended in both directions, except that one side has not heard of it.
 fn nearly_finished() -> Pair {
     let mut pair = Pair::opened();
-    pair.source.open_connection("main", pair.now).unwrap();
+    pair.source.open_connection("migration", pair.now).unwrap();
     write(&mut pair.source, 0, b"guest", pair.now);
     pair.carry(1);
     pair.drain(0);
@@ -200,7 +201,7 @@ fn a_restart_behind_the_end_is_not_a_failure() {
 #[test]
 fn a_thoughtful_hypervisor_is_waited_for() {
     let mut pair = Pair::opened();
-    pair.source.open_connection("main", pair.now).unwrap();
+    pair.source.open_connection("migration", pair.now).unwrap();
     pair.source.ingest_end(0, pair.now);
     pair.carry(1);
     assert_eq!((pair.source.deadline(), pair.destination.deadline()), (None, None));
@@ -219,7 +220,7 @@ fn a_thoughtful_hypervisor_is_waited_for() {
 #[test]
 fn the_first_byte_is_not_awaited_while_nobody_reads() {
     let mut pair = Pair::opened();
-    pair.source.open_connection("main", pair.now).unwrap();
+    pair.source.open_connection("migration", pair.now).unwrap();
     pair.carry(1);
     pair.cut(1);
     pair.now = at(45_000);
@@ -238,7 +239,7 @@ fn the_first_byte_is_not_awaited_while_nobody_reads() {
 #[test]
 fn slivers_stay_below_the_bound_of_frames_under_way() {
     let mut pair = Pair::opened();
-    pair.source.open_connection("main", pair.now).unwrap();
+    pair.source.open_connection("migration", pair.now).unwrap();
     // A QEMU stream: a read that ends inside a page leaves an incomplete record, which travels later by itself.
     let stream = synthetic::Plan::filled(4, 0, 1).build();
     let mut read = 0;
@@ -280,7 +281,7 @@ fn connections_together_stay_below_the_bound_of_a_page_lane() {
     }
     let stream = plan.build();
     for connection in 0..12 {
-        pair.source.open_connection("main", pair.now).unwrap();
+        pair.source.open_connection("migration", pair.now).unwrap();
         // A batch for every record, so that each batch is a part on some lane.
         for bytes in stream.chunks(4104) {
             if pair.source.read_budget(connection) == 0 {
@@ -308,7 +309,7 @@ fn connections_together_stay_below_the_bound_of_a_page_lane() {
 fn a_peer_that_verifies_nothing_fails_the_session() {
     let mut pair = Pair::opened();
     pair.source.config.outage = STALL_MIN / 2;
-    pair.source.open_connection("main", pair.now).unwrap();
+    pair.source.open_connection("migration", pair.now).unwrap();
     write(&mut pair.source, 0, b"heard", pair.now);
     pair.carry(1);
     pair.drain(0);
@@ -328,7 +329,7 @@ fn a_peer_that_verifies_nothing_fails_the_session() {
 #[test]
 fn a_hypervisor_that_takes_nothing_fails_no_session() {
     let mut pair = Pair::opened();
-    pair.source.open_connection("main", pair.now).unwrap();
+    pair.source.open_connection("migration", pair.now).unwrap();
     write(&mut pair.source, 0, b"verified, and not taken", pair.now);
     pair.carry(1);
     pair.now = pair.destination.deadline().expect("its peer is to hear what was verified");
@@ -345,7 +346,7 @@ fn a_hypervisor_that_takes_nothing_fails_no_session() {
 #[test]
 fn nothing_is_handed_out_after_a_failure() {
     let mut pair = Pair::opened();
-    pair.source.open_connection("main", pair.now).unwrap();
+    pair.source.open_connection("migration", pair.now).unwrap();
     write(&mut pair.source, 0, b"guest", pair.now);
     pair.carry(1);
     pair.destination.fail(Reason::new(ReasonCode::Cancelled, "cancelled by its caller"));

@@ -149,7 +149,8 @@ impl Inbound {
                     "a frame came for connection {connection}, which is not open"
                 )));
             }
-            if self.connections.len() >= usize::from(self.connections_max) {
+            // They are numbered in the order in which they were opened (DWCP-45).
+            if connection >= self.connections_max {
                 let text =
                     format!("the peer opens more than the {} connections agreed", self.connections_max);
                 return Err(Reason::new(ReasonCode::Limit, text));

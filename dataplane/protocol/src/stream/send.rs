@@ -11,6 +11,7 @@ use crate::limits::{
 use crate::page::policy::{Mode, Policy};
 use crate::page::{BatchEncoder, Choice, EncodedBatch};
 use crate::schedule::FrameKey;
+use crate::session::MIGRATION;
 use crate::time::{Clock, Instant};
 use crate::wire::{
     BATCH_FIELDS_BYTES, BatchFields, ConnectionOpen, FRAME_HEADER_BYTES, FrameHeader, IndexFields, Kind,
@@ -123,7 +124,9 @@ impl Outbound {
     /// Starts a connection's direction; its opening frame is sent where `announce` is given.
     pub fn open(&mut self, connection: u16, announce: Option<&ConnectionOpen>, now: Instant) {
         debug_assert!(connection < CONNECTIONS_MAX);
-        let mut sending = Sending::new(self.parse, self.window_granted, now);
+        // Only the migration's connections carry pages; what a disk's or a control connection says is opaque (DWCP-46).
+        let parse = self.parse && announce.is_none_or(|announce| announce.label == MIGRATION);
+        let mut sending = Sending::new(parse, self.window_granted, now);
         let frame = announce.map(|announce| announce.to_frame(self.session, self.epoch, connection));
         if let Some(frame) = &frame {
             let (encoded_bytes, sent_at) = (frame.len() as u64, now);
@@ -226,7 +229,7 @@ impl Outbound {
         let data = &bytes[start..start + length];
         let fields = sending.advance(data, self.digest);
         self.bytes.guest += length as u64;
-        if self.parse && self.lanes_have_room() && self.encode(length, data, drain, clock) {
+        if sending.parser.is_some() && self.lanes_have_room() && self.encode(length, data, drain, clock) {
             return self.send_structured(connection, &fields, now);
         }
         self.bytes.raw += length as u64;
@@ -478,9 +481,9 @@ impl Outbound {
         self.bytes
     }
 
-    /// Whether any guest byte may have reached the far hypervisor.
-    pub fn any_delivered(&self) -> bool {
-        self.connections.values().any(|sending| sending.position > 0)
+    /// Whether any byte of the connections `among` all may have reached the far hypervisor.
+    pub fn any_delivered(&self, among: impl Fn(u16) -> bool) -> bool {
+        self.connections.iter().any(|(connection, sending)| sending.position > 0 && among(*connection))
     }
 
     /// What the parser found on the connection that carries the migration: the first that it understood.

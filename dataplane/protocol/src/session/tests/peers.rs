@@ -9,7 +9,7 @@ use crate::wire::{BatchFields, Lane, PartFields};
 #[test]
 fn an_unproven_stream_carries_nothing() {
     let mut pair = Pair::opened();
-    pair.source.open_connection("main", pair.now).unwrap();
+    pair.source.open_connection("migration", pair.now).unwrap();
     pair.carry(1);
     write(&mut pair.source, 0, b"guest", pair.now);
     write(&mut pair.destination, 0, b"answer", pair.now);
@@ -122,7 +122,7 @@ fn what_waits_for_its_turn_is_bounded_by_credit() {
     let mut pair = Pair::new(WINDOW);
     pair.stream(1);
     pair.carry(1);
-    pair.source.open_connection("main", pair.now).unwrap();
+    pair.source.open_connection("migration", pair.now).unwrap();
     write(&mut pair.source, 0, &[b'x'; 80_000], pair.now);
     deliver(&mut pair.destination, 1, frame(Kind::Batch, Lane::Connection(0), 9, &batch), pair.now);
     pair.carry(1);
