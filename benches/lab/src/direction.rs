@@ -17,7 +17,7 @@ use tun_rs::SyncDevice;
 
 use crate::conditions::Conditions;
 use crate::lateness::{Lateness, LatenessLog};
-use crate::limits::{ANSWER_WAIT, BURST_FRAMES, REST, SPARE_BUFFERS_MAX};
+use crate::limits::{ANSWER_WAIT, BURST_FRAMES, BUSY, REST, SPARE_BUFFERS_MAX};
 use crate::model::{Counters, Model, Nanos};
 
 /// What a direction can be asked for.
@@ -139,15 +139,20 @@ impl Work {
         // What is read next came at this time. It is now, unless the thread slept longer than it meant to: then the
         // frames are taken for having been read in time, and what follows for them is counted as lateness.
         let mut came = now();
+        let mut passed = 0;
         loop {
             if self.obey(came) {
                 return Ok(());
             }
             let read = self.read(came)?;
             let written = self.write();
+            // Frames that come or go this fast are dealt with many at a time: to sleep and wake for each would cost
+            // more than the frame does.
+            let is_busy = read + written > 0 && came < passed + BUSY.as_nanos() as Nanos;
+            passed = came;
             if read == BURST_FRAMES || written == BURST_FRAMES {
                 came = now();
-            } else if read + written > 2 {
+            } else if is_busy {
                 came += REST.as_nanos() as Nanos;
                 came = if sleep_until(came) { came } else { now() };
             } else {

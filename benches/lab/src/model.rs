@@ -266,15 +266,14 @@ impl<F: Clone> Model<F> {
             self.counters.lost.add(bytes);
             return;
         }
-        let due = at.saturating_add_signed(self.delay(at));
+        // None is due before those ahead of it, whatever the delay was when they came.
+        let due = at.saturating_add_signed(self.delay(at)).max(self.last_due);
         let copy = self.chance(self.conditions.duplicate_percent).then(|| frame.clone());
         let is_held = self.chance(self.conditions.reorder_percent);
-        let due = if is_held {
-            due + nanos(self.conditions.reorder_ms)
-        } else {
-            self.last_due = self.last_due.max(due);
-            self.last_due
-        };
+        let due = if is_held { due + nanos(self.conditions.reorder_ms) } else { due };
+        if !is_held {
+            self.last_due = due;
+        }
         self.send(is_held, UnderWay { due, order: 0, number, bytes, frame });
         if let Some(frame) = copy {
             self.counters.duplicated.add(bytes);
