@@ -11,6 +11,7 @@
 //! real frames. [`Lab`] starts the program `novacron-lab` as a process of its own, so that what it costs is counted apart.
 
 mod addresses;
+mod check;
 mod conditions;
 mod control;
 mod direction;
@@ -26,6 +27,7 @@ mod state;
 mod topology;
 
 pub use addresses::End;
+pub use check::{Allowed, CheckReport, Finding, check};
 pub use conditions::{Burst, Change, Conditions, Queue};
 pub use control::Way;
 pub use lab::{Lab, Site};

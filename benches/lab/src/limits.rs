@@ -62,3 +62,14 @@ pub const POLL: Duration = Duration::from_millis(5);
 
 /// Lateness beyond this is counted as this much.
 pub const LATENESS_MAX: Duration = Duration::from_secs(60);
+
+/// Packets over which a loss is measured.
+pub const CHECK_PACKETS: u64 = 1_000_000;
+/// Of these so many under way: half of what a device holds.
+pub const CHECK_WINDOW_PACKETS: u64 = DEVICE_QUEUE_FRAMES as u64 / 2;
+/// Room of a socket that must lose nothing: all that a link holds for a few hundred milliseconds.
+pub const CHECK_SOCKET_BYTES: usize = 64 << 20;
+/// Nothing more comes after so long a silence; the longest round trip that is checked is a fifth of it.
+pub const CHECK_SILENCE: Duration = Duration::from_secs(1);
+/// Lateness, as the 99th percentile, that is no fault on any link.
+pub const LATENESS_MS_ALLOWED: f64 = 2.0;

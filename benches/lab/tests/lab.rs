@@ -1,8 +1,10 @@
 //! Real labs: namespaces, devices and frames. Where they cannot be made, each test says why and passes.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::Command;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use novacron_lab::{Conditions, Lab, Topology, Way, available};
@@ -49,15 +51,19 @@ fn a_frame_takes_the_delay_that_was_asked_for_each_way() {
     assert!(least < Duration::from_millis(80), "{least:?} of 40 ms on the best of ten");
 
     lab.set("wan", Way::Forward, &Conditions::default()).unwrap();
-    let began = Instant::now();
-    a.send_to(b"there", address(&b)).unwrap();
-    b.recv(&mut [0; 16]).unwrap();
-    assert!(began.elapsed() < Duration::from_millis(20), "{:?} with no delay", began.elapsed());
+    let mut least = Duration::MAX;
+    for _ in 0..10 {
+        let began = Instant::now();
+        a.send_to(b"there", address(&b)).unwrap();
+        b.recv(&mut [0; 16]).unwrap();
+        least = least.min(began.elapsed());
+    }
+    assert!(least < Duration::from_millis(20), "{least:?} with no delay, on the best of ten");
 
     let report = lab.report().unwrap();
     let wan = report.link("wan").unwrap();
     assert!(
-        wan.forward.counters.delivered.frames >= 11 && wan.back.counters.delivered.frames >= 10,
+        wan.forward.counters.delivered.frames >= 20 && wan.back.counters.delivered.frames >= 10,
         "{wan:?}"
     );
     lab.reset().unwrap();
@@ -102,4 +108,34 @@ fn a_command_runs_in_its_site() {
         Command::new(&prefix[0]).args(&prefix[1..]).args(["ip", "-brief", "address"]).output().unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(said.contains("wan") && said.contains(&lab.site("b").unwrap().address().to_string()), "{said}");
+}
+
+#[test]
+fn a_transfer_is_no_faster_than_the_rate_and_every_frame_is_accounted_for() {
+    needs_a_lab!();
+    // 1 MB at 20 Mbit/s takes 400 ms, headers aside; with losses it takes longer.
+    let conditions =
+        Conditions { rate_mbit: Some(20.0), delay_ms: 2.0, loss_percent: 0.5, ..Conditions::default() };
+    let lab = Lab::start_with(&Topology::two_sites(&conditions), 7).unwrap();
+    let (a, b) = (lab.site("a").unwrap(), lab.site("b").unwrap());
+    let listener = b.within(|| Ok(TcpListener::bind((b.address(), 0))?)).unwrap();
+    let to = listener.local_addr().unwrap();
+    let began = Instant::now();
+    let sender = a.within(move || Ok(TcpStream::connect(to)?)).unwrap();
+    let (mut receiver, _) = listener.accept().unwrap();
+    receiver.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let writer = thread::spawn(move || (&sender).write_all(&[7; 1_000_000]).unwrap());
+    let mut bytes = Vec::new();
+    receiver.read_to_end(&mut bytes).unwrap();
+    writer.join().unwrap();
+    assert_eq!(bytes.len(), 1_000_000);
+    assert!(began.elapsed() >= Duration::from_millis(390), "{:?}", began.elapsed());
+    let report = lab.report().unwrap();
+    let way = &report.link("wan").unwrap().forward;
+    let is = way.counters;
+    assert!(is.delivered.frames > 660, "{is:?}");
+    assert!(is.delivered.bytes > 1_000_000, "{is:?}");
+    let went = is.delivered.frames + is.lost.frames + is.queue_dropped.frames + is.refused.frames;
+    assert_eq!(is.entered.frames + is.duplicated.frames, went + way.inside, "{is:?}");
+    assert!(is.entered.bytes <= is.entered.frames * 1514, "whole frames, none larger: {is:?}");
 }

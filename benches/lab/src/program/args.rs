@@ -37,6 +37,8 @@ pub(super) enum Verb {
     Reset(LabArgs),
     /// Runs a command in a site
     Exec(ExecArgs),
+    /// Measures whether links do what they are asked: about a minute on a quiet machine. Exit 1: they do not
+    Check(CheckArgs),
     /// Removes what crashed labs left; living labs are not touched. Every `up` does so first
     Clean(JsonArgs),
 }
@@ -55,6 +57,16 @@ pub(super) struct UpArgs {
     /// Reads the topology as a line of JSON from standard input and ends with it: for programs that start a lab
     #[arg(long, conflicts_with = "topology")]
     pub(super) hosted: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CheckArgs {
+    /// What chance comes from; fixed, as one check in a few hundred fails by chance alone
+    #[arg(long, default_value_t = 1)]
+    pub(super) seed: u64,
+    /// JSON instead of a table
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -8,13 +8,13 @@ use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 
 use crate::control::{Answer, Client, Request, Way};
 use crate::report::LabReport;
 use crate::{namespace, state};
-use args::{Cli, SetArgs, Verb};
+use args::{CheckArgs, Cli, SetArgs, Verb};
 
 /// Runs the program; the process should end with what this returns.
 pub fn run() -> ExitCode {
@@ -24,6 +24,7 @@ pub fn run() -> ExitCode {
         Verb::Show(args) => show(args.lab.as_deref(), args.json),
         Verb::Reset(args) => reset(&args.lab),
         Verb::Exec(args) => exec(&args.lab, &args.site, &args.command),
+        Verb::Check(args) => check(&args),
         Verb::Clean(args) => clean(args.json),
     };
     done.map_or_else(
@@ -121,6 +122,20 @@ fn exec(lab: &str, site: &str, command: &[String]) -> Result<()> {
         .args(command)
         .exec();
     Err(error).context("starting nsenter")
+}
+
+fn check(args: &CheckArgs) -> Result<()> {
+    let report = crate::check(args.seed, |doing| tell(&format!("check: {doing}")))?;
+    if args.json {
+        print(&(serde_json::to_string(&report).context("writing JSON")? + "\n"))?;
+    } else {
+        print(&table::check(&report))?;
+    }
+    ensure!(
+        report.passed(),
+        "not everything is as it was asked for; on a machine that others use at the moment, check again"
+    );
+    Ok(())
 }
 
 fn clean(json: bool) -> Result<()> {

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use crate::check::{Allowed, CheckReport};
 use crate::conditions::{Conditions, Queue};
 use crate::report::{LabReport, WayReport};
 
@@ -64,6 +65,21 @@ fn row(name: &str, way: &WayReport) -> [String; 12] {
         format!("{:.3}", way.lateness.p99_ms),
         format!("{:.3}", way.lateness.max_ms),
     ]
+}
+
+pub(super) fn check(report: &CheckReport) -> String {
+    let mut rows = vec![["measured", "asked", "is", "allowed", ""].map(str::to_owned)];
+    for finding in &report.findings {
+        let value = |value: f64| format!("{value:.3} {}", finding.unit);
+        let allowed = match finding.allowed {
+            Allowed::Within(off) => format!("± {off:.3}"),
+            Allowed::AtMost => "at most".to_owned(),
+            Allowed::AtLeast => "at least".to_owned(),
+        };
+        let passed = if finding.passed { "ok" } else { "FAILED" }.to_owned();
+        rows.push([finding.what.clone(), value(finding.asked), value(finding.measured), allowed, passed]);
+    }
+    format!("seed {}\n{}", report.seed, aligned(&rows))
 }
 
 /// What a direction does, in words.
