@@ -23,6 +23,7 @@ pub mod limits;
 pub mod line;
 pub mod method;
 pub mod origin;
+pub mod peers;
 pub mod record;
 pub mod session;
 pub mod timestamp;
@@ -38,6 +39,7 @@ pub use label::{Label, LabelError, LabelledEndpoint};
 pub use line::{LineBuffer, LineTooLong, to_line};
 pub use method::Call;
 pub use origin::{Origin, OriginError};
+pub use peers::{IdentityError, IdentityKind, PeerDirection, PeerIdentity, PeerPattern, PeerRule, Peers};
 pub use record::{
     CodecBytes, ConnectionDirection, ConnectionRecord, Phase, Reason, SessionRecord, SessionState,
     StreamCount,

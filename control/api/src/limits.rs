@@ -22,6 +22,12 @@ pub const LABEL_BYTES_MAX: usize = 64;
 pub const LABELLED_MAX: usize = 32;
 /// Most origins that a session may name: a host's addresses and the users that run hypervisors there.
 pub const ORIGINS_MAX: usize = 16;
+/// Longest name of a gateway that is repeated in a message, in bytes: two parts of 63 and what is between them.
+pub const IDENTITY_BYTES_MAX: usize = 192;
+/// Most rules of `peers.toml`: far more than sites that know each other; each stream is compared with all of them.
+pub const PEERS_MAX: usize = 1024;
+/// Most tenants in one rule.
+pub const TENANTS_MAX: usize = 1024;
 
 /// Most lanes a session may ask for.
 pub const LANES_MAX: u32 = 64;
