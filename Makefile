@@ -9,12 +9,12 @@ GUEST_INIT := $(GUEST_DIR)/build/$(GUEST_TRIPLE)/release/novacron-guest
 CRATES := --workspace --exclude novacron-guest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup guest build demo bench test lint unit fuzz e2e
+.PHONY: help setup guest build demo bench microbench test lint unit fuzz e2e
 # Steps share the processor and one build directory: in order, whatever -j says.
 .NOTPARALLEL:
 
 help: ## this list
-	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /\1\t/' | expand -t 10
+	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /\1\t/' | expand -t 12
 
 setup: ## install what is missing (Debian, Ubuntu); elsewhere list it
 	@benches/install.sh
@@ -33,6 +33,9 @@ demo: guest build ## migrate a running guest through two gateways and say what c
 
 bench: guest build ## measure the promised figures and say of each whether it is reached
 	$(TARGET_DIR)/release/novacron-figures --json $(TARGET_DIR)/figures.json
+
+microbench: setup ## speed of the protocol's hot paths, in GB/s
+	cargo bench --locked -p novacron-protocol
 
 test: lint unit fuzz e2e ## everything that must hold, as CI runs it
 
