@@ -17,7 +17,9 @@ use tun_rs::SyncDevice;
 
 use crate::conditions::Conditions;
 use crate::lateness::{Lateness, LatenessLog};
-use crate::limits::{ANSWER_WAIT, BURST_FRAMES, BUSY, REST, SPARE_BUFFERS_MAX};
+use crate::limits::{
+    ANSWER_WAIT, BURST_FRAMES, BUSY, FRAME_MEMORY_BYTES, FRAMES_MAX, REST, SPARE_BUFFERS_MAX,
+};
 use crate::model::{Counters, Model, Nanos};
 
 /// What a direction can be asked for.
@@ -63,10 +65,11 @@ impl Direction {
         let (orders, received) = channel();
         // A VLAN tag may come on top of the Ethernet header.
         let frame_bytes = usize::from(mtu) + 18;
+        let frames_max = (FRAME_MEMORY_BYTES / frame_bytes).min(FRAMES_MAX);
         let mut work = Work {
             from,
             to,
-            model: Model::new(conditions, seed),
+            model: Model::new(conditions, seed).with_frames_max(frames_max),
             lateness: LatenessLog::new()?,
             spare: Vec::new(),
             frame_bytes,
@@ -236,12 +239,6 @@ impl Work {
         if fds[1].revents().contains(PollFlags::IN) {
             let mut count = [0; 8];
             let _ = rustix::io::read(&self.wake, &mut count);
-        }
-        if fds[0].revents().intersects(PollFlags::ERR | PollFlags::NVAL)
-            && !fds[0].revents().contains(PollFlags::IN)
-        {
-            // A device that is down says so all the time: do not turn in circles.
-            thread::sleep(Duration::from_millis(1));
         }
         Ok(())
     }

@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 
@@ -18,7 +17,7 @@ use crate::addresses;
 use crate::conditions::Conditions;
 use crate::control::{Answer, Request, SiteReport, Way, limit, read_line, write_line};
 use crate::direction::{Direction, State};
-use crate::limits::{CLIENTS_MAX, POLL};
+use crate::limits::{CLIENT_SILENCE, CLIENTS_MAX, POLL};
 use crate::namespace;
 use crate::report::{LabReport, LinkReport, WayReport};
 use crate::state::Claim;
@@ -75,9 +74,10 @@ impl Emulator {
             let (from, to) = (device(&spec.from, &near)?, device(&spec.to, &far)?);
             let start = |devices, conditions: &Conditions, way: u64| {
                 let (name, end) = (spec.name.clone(), end.clone());
+                let thread = format!("{name}{}", if way == 0 { '>' } else { '<' });
                 // Directions must not lose the same frames.
                 let seed = seed.wrapping_add((number as u64 * 2 + way).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-                Direction::start(&spec.name, devices, (conditions.clone(), seed, spec.mtu), move |error| {
+                Direction::start(&thread, devices, (conditions.clone(), seed, spec.mtu), move |error| {
                     let _ = end.send(End::Failed(error.context(format!("link {name}"))));
                 })
             };
@@ -181,11 +181,8 @@ fn listen(claim: &Claim, shared: Arc<RwLock<Option<Running>>>) -> Result<()> {
     Ok(())
 }
 
-/// A client that says nothing for so long makes room for others.
-const SILENCE: Duration = Duration::from_secs(600);
-
 fn serve(stream: UnixStream, shared: &RwLock<Option<Running>>) -> Result<()> {
-    limit(&stream, SILENCE)?;
+    limit(&stream, CLIENT_SILENCE)?;
     let mut stream = BufReader::new(stream);
     while let Some(line) = read_line(&mut stream)? {
         let answer = match serde_json::from_str::<Request>(&line) {

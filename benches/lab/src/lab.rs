@@ -159,7 +159,7 @@ impl Drop for Lab {
         if end(&mut self.child).is_err() {
             // It had to be killed: what it left is a dead lab's.
             if let Err(error) = state::sweep() {
-                eprintln!("novacron-lab: {error:#}; the next lab that starts tries again");
+                crate::tell(&format!("{error:#}; the next lab that starts tries again"));
             }
         }
     }

@@ -38,6 +38,14 @@ pub use report::{LabReport, LinkReport, WayReport};
 pub use state::{Leavings, living, sweep};
 pub use topology::{BUILT_IN, LinkSpec, SiteSpec, Topology};
 
+/// Writes to stderr. `eprintln!` panics where that fails, and what is said here is said while things are removed.
+pub(crate) fn tell(text: &str) {
+    let _ = std::io::Write::write_all(
+        &mut std::io::stderr().lock(),
+        format!("novacron-lab: {text}\n").as_bytes(),
+    );
+}
+
 /// Says whether a lab can be made here.
 ///
 /// # Errors

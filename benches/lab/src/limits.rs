@@ -5,6 +5,9 @@ use std::time::Duration;
 /// Frames inside one direction of a link, waiting or under way: 3 Gbit/s for 400 ms in whole frames. More are dropped,
 /// and counted as dropped by the queue.
 pub const FRAMES_MAX: usize = 100_000;
+/// Memory for the frames inside one direction; each takes a whole frame's, however small it is. So jumbo frames are
+/// fewer than [`FRAMES_MAX`].
+pub const FRAME_MEMORY_BYTES: usize = 160 << 20;
 /// Frame buffers that one direction keeps for reuse: what 2 Gbit/s need for 50 ms. More go back to the allocator, so
 /// that a lab that was busy once does not hold the memory for ever.
 pub const SPARE_BUFFERS_MAX: usize = 8_192;
@@ -51,6 +54,8 @@ pub const TOPOLOGY_BYTES_MAX: u64 = 1 << 20;
 pub const LINE_BYTES_MAX: u64 = 1 << 20;
 /// Clients of one control socket at once; further ones wait.
 pub const CLIENTS_MAX: usize = 16;
+/// A client that says nothing for so long makes room for others.
+pub const CLIENT_SILENCE: Duration = Duration::from_secs(24 * 3600);
 /// For an answer on a control socket.
 pub const ANSWER_WAIT: Duration = Duration::from_secs(20);
 /// For a lab to come up: a few dozen runs of `ip` on a machine that is busy.
@@ -73,3 +78,6 @@ pub const CHECK_SOCKET_BYTES: usize = 64 << 20;
 pub const CHECK_SILENCE: Duration = Duration::from_secs(1);
 /// Lateness, as the 99th percentile, that is no fault on any link.
 pub const LATENESS_MS_ALLOWED: f64 = 2.0;
+
+const _: () =
+    assert!(FRAMES_MAX * (1500 + 18) <= FRAME_MEMORY_BYTES, "frames of an MTU of 1500 find their memory");

@@ -116,8 +116,9 @@ pub struct Model<F> {
     jitter: Wander,
     entered: u64,
     left: u64,
-    /// One beyond the latest frame that was taken.
+    /// The latest frame that was taken, by its number from 1.
     taken: u64,
+    frames_max: usize,
 }
 
 impl<F: Clone> Model<F> {
@@ -138,7 +139,15 @@ impl<F: Clone> Model<F> {
             entered: 0,
             left: 0,
             taken: 0,
+            frames_max: FRAMES_MAX,
         }
+    }
+
+    /// Holds at most so many frames, waiting and under way; further ones are dropped as by a full queue.
+    #[must_use]
+    pub fn with_frames_max(mut self, frames_max: usize) -> Self {
+        self.frames_max = frames_max;
+        self
     }
 
     /// What it does to frames.
@@ -186,7 +195,7 @@ impl<F: Clone> Model<F> {
         let room = self.conditions.queue_bytes().unwrap_or(u64::MAX);
         // One frame always finds room where nothing waits, or a small queue would let nothing pass.
         let full = !self.queue.is_empty() && self.queued_bytes + u64::from(bytes) > room;
-        if full || self.inside() >= FRAMES_MAX {
+        if full || self.inside() >= self.frames_max {
             self.counters.queue_dropped.add(bytes);
             return;
         }

@@ -71,7 +71,7 @@ impl Claim {
 impl Drop for Claim {
     fn drop(&mut self) {
         if let Err(error) = remove(&self.id) {
-            eprintln!("novacron-lab: {error:#}; the next lab that starts tries again");
+            crate::tell(&format!("{error:#}; the next lab that starts tries again"));
         }
     }
 }

@@ -139,3 +139,19 @@ fn a_transfer_is_no_faster_than_the_rate_and_every_frame_is_accounted_for() {
     assert_eq!(is.entered.frames + is.duplicated.frames, went + way.inside, "{is:?}");
     assert!(is.entered.bytes <= is.entered.frames * 1514, "whole frames, none larger: {is:?}");
 }
+
+#[test]
+fn a_site_behind_another_is_reached_through_it() {
+    needs_a_lab!();
+    let lab = Lab::start_with(&Topology::find("slow-site").unwrap(), 7).unwrap();
+    let (slow, a) = (lab.site("slow").unwrap(), lab.site("a").unwrap());
+    let far = a.within(|| Ok(UdpSocket::bind((a.address(), 0))?)).unwrap();
+    far.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let near = socket(&lab, "slow");
+    // The slow link loses some in runs, so not all of them need arrive.
+    for _ in 0..50 {
+        near.send_to(b"there", address(&far)).unwrap();
+    }
+    let (_, from) = far.recv_from(&mut [0; 16]).unwrap();
+    assert_eq!(from.ip(), slow.address());
+}

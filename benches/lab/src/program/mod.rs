@@ -13,7 +13,7 @@ use clap::Parser;
 
 use crate::control::{Answer, Client, Request, Way};
 use crate::report::LabReport;
-use crate::{namespace, state};
+use crate::{namespace, state, tell};
 use args::{CheckArgs, Cli, SetArgs, Verb};
 
 /// Runs the program; the process should end with what this returns.
@@ -161,9 +161,4 @@ fn print(text: &str) -> Result<()> {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).context("printing"),
         _ => Ok(()),
     }
-}
-
-/// Writes to stderr; nobody may be there to read.
-fn tell(text: &str) {
-    let _ = std::io::stderr().lock().write_all(format!("novacron-lab: {text}\n").as_bytes());
 }

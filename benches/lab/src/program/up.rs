@@ -10,9 +10,10 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::args::UpArgs;
-use super::{print, tell};
+use super::print;
 use crate::control::{Greeting, read_line};
 use crate::emulator::{Emulator, End};
+use crate::tell;
 use crate::topology::Topology;
 
 pub(super) fn up(args: &UpArgs) -> ExitCode {
