@@ -9,12 +9,12 @@ GUEST_INIT := $(GUEST_DIR)/build/$(GUEST_TRIPLE)/release/novacron-guest
 CRATES := --workspace --exclude novacron-guest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup guest build demo bench microbench test lint unit fuzz e2e
+.PHONY: help setup guest guest-image build demo bench microbench test lint unit fuzz e2e
 # Steps share the processor and one build directory: in order, whatever -j says.
 .NOTPARALLEL:
 
 help: ## this list
-	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /\1\t/' | expand -t 12
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 14
 
 setup: ## install what is missing (Debian, Ubuntu); elsewhere list it
 	@benches/install.sh
@@ -23,7 +23,11 @@ guest: setup ## build the guest that tests and the demonstration migrate
 	@# Static, because the guest has no libraries; apart from the other crates, because they must not be.
 	RUSTFLAGS="-C target-feature=+crt-static -C relocation-model=static -C strip=symbols" \
 		cargo build --quiet --locked --release -p novacron-guest --target $(GUEST_TRIPLE) --target-dir $(GUEST_DIR)/build
-	cargo run --quiet --locked --release -p novacron-testbed --bin novacron-initrd -- $(GUEST_INIT) $(GUEST_DIR)/initrd
+	cargo run --quiet --locked --release -p novacron-testbed --bin novacron-initrd -- \
+		$(GUEST_INIT) $(GUEST_DIR)/initrd $(GUEST_DIR)/modules
+
+guest-image: setup ## make the disk image that workloads of real programs run from
+	benches/guest/image.sh
 
 build: setup ## build everything, optimised
 	cargo build --locked --release $(CRATES)

@@ -13,6 +13,10 @@ cd "$(dirname "$0")/.."
 readonly QEMU_MIN=7.2
 readonly GUEST_DIR="${CARGO_TARGET_DIR:-target}/guest"
 readonly VMLINUZ="$GUEST_DIR/vmlinuz"
+# What the guest loads to read its disk image, in this order: a driver, then the file system and what it stands on.
+# A kernel that has one of them built in ships no such file, and needs none.
+readonly MODULES="$GUEST_DIR/modules"
+readonly MODULE_NAMES=(virtio_blk crc16 crc32c_generic mbcache jbd2 ext4)
 # Others may be using apt on this machine: wait for them rather than fail.
 readonly LOCK_WAIT_S=600
 
@@ -41,7 +45,7 @@ at_least() { [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1)" = "$2" ]; 
 qemu_is_good() { local have; have="$(qemu_version)"; [ -n "$have" ] && at_least "$have" "$QEMU_MIN"; }
 
 # setpriv (util-linux) ties the processes that tests start to the life of the test; socat is what the relay
-# figures are compared with; git is what glommio's build script calls; ip makes the lab's namespaces, iperf3 and
+# figures are compared with; mke2fs writes the guest's disk image; git is what glommio's build script calls; ip makes the lab's namespaces, iperf3 and
 # ping measure its links.
 missing_packages() {
     { command -v cc && command -v c++ && command -v make; } >/dev/null || echo build-essential
@@ -51,6 +55,7 @@ missing_packages() {
     command -v ip >/dev/null || echo iproute2
     command -v iperf3 >/dev/null || echo iperf3
     command -v ping >/dev/null || echo iputils-ping
+    { command -v mke2fs || [ -x /usr/sbin/mke2fs ] || [ -x /sbin/mke2fs ]; } >/dev/null || echo e2fsprogs
     [ -e /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates
     qemu_is_good || echo qemu-system-x86
 }
@@ -75,7 +80,7 @@ if [ "$check_only" = yes ]; then
     missing=0
     for package in "${packages[@]}"; do echo "missing: $package"; missing=1; done
     have_cargo || { echo "missing: cargo"; missing=1; }
-    [ -s "$VMLINUZ" ] || { echo "missing: guest kernel $VMLINUZ"; missing=1; }
+    { [ -s "$VMLINUZ" ] && [ -d "$MODULES" ]; } || { echo "missing: guest kernel $VMLINUZ"; missing=1; }
     exit "$missing"
 fi
 
@@ -160,7 +165,7 @@ kernel_package() {
     { grep -E '^linux-image-6\.12' <<<"$names" || echo "$names"; } | tail -n 1
 }
 
-if [ ! -s "$VMLINUZ" ]; then
+if [ ! -s "$VMLINUZ" ] || [ ! -d "$MODULES" ]; then
     add_backports
     package="$(kernel_package)"
     if [ -z "$package" ] || { [ -n "$backports" ] && [[ "$package" != linux-image-6.12* ]]; }; then
@@ -175,8 +180,18 @@ if [ ! -s "$VMLINUZ" ]; then
     # As root, apt-get download would drop to user _apt, which may not write here; the file is checked all the same.
     (cd "$work" && { apt-get -qq -o APT::Sandbox::User=root download "$package" \
         || { apt_update_once; apt-get -qq -o APT::Sandbox::User=root download "$package"; }; })
-    # Of the package's hundred megabytes the guest needs one file.
-    dpkg-deb --fsys-tarfile "$work"/*.deb | tar -x -C "$work" --wildcards './boot/vmlinuz-*'
+    # Of the package's hundred megabytes the guest needs a few files.
+    dpkg-deb --fsys-tarfile "$work"/*.deb >"$work/kernel.tar"
+    tar -x -f "$work/kernel.tar" -C "$work" --wildcards './boot/vmlinuz-*'
+    mkdir "$work/modules"
+    order=0
+    for name in "${MODULE_NAMES[@]}"; do
+        tar -x -f "$work/kernel.tar" -C "$work" --wildcards "*/$name.ko*" 2>/dev/null || continue
+        file="$(find "$work" -path "*/kernel/*" -name "$name.ko*" | head -n 1)"
+        mv "$file" "$work/modules/$((order++))-${file##*/}"
+    done
+    rm -rf "$MODULES"
+    mv "$work/modules" "$MODULES"
     mv "$work"/boot/vmlinuz-* "$VMLINUZ"
     echo "$package" >"$GUEST_DIR/vmlinuz.package"
 fi

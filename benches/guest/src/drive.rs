@@ -61,6 +61,11 @@ impl Report {
         }
         self.count += 1;
     }
+
+    /// A line for whoever reads the serial port.
+    pub(crate) fn note(&self, line: &str) {
+        let _ = self.serial.line(line);
+    }
 }
 
 struct State {
@@ -68,6 +73,7 @@ struct State {
     bad: Report,
     /// Steps since the start.
     steps: u64,
+    pace: Pace,
 }
 
 /// What the loop and the console share.
@@ -92,14 +98,15 @@ pub(crate) struct Verified {
 /// Work done since the start.
 pub(crate) struct Done {
     pub(crate) unit: &'static str,
-    /// Millionths of a unit.
+    /// Millionths of a unit; a step that is due counts as far as it is due.
     pub(crate) amount: u64,
 }
 
 impl Drive {
     /// `rate`: millionths of a unit a second.
     pub(crate) fn new(work: Box<dyn Work>, rate: u64, serial: Arc<Serial>) -> Self {
-        let state = State { work, bad: Report { serial, count: 0 }, steps: 0 };
+        let pace = Pace::new(Instant::now(), work.step(), work.debt_max());
+        let state = State { work, bad: Report { serial, count: 0 }, steps: 0, pace };
         Self { state: Mutex::new(state), rate: AtomicU64::new(rate), wanted: AtomicBool::new(false) }
     }
 
@@ -115,7 +122,12 @@ impl Drive {
     }
 
     pub(crate) fn done(&self) -> Done {
-        self.with(|state| Done { unit: state.work.unit(), amount: state.steps * state.work.step() })
+        let rate = self.rate();
+        self.with(|state| {
+            state.pace.due(Instant::now(), rate);
+            let amount = state.steps * state.work.step() + state.pace.under_way();
+            Done { unit: state.work.unit(), amount }
+        })
     }
 
     /// Millionths of a unit a second.
@@ -142,25 +154,25 @@ impl Drive {
     }
 
     fn run(&self) -> Result<()> {
-        let (step, burst, debt_max) = {
-            let state = self.lock();
-            (state.work.step(), state.work.burst().max(1), state.work.debt_max())
-        };
-        let mut pace = Pace::new(Instant::now(), step, debt_max);
         loop {
-            let due = pace.due(Instant::now(), self.rate());
-            if due == 0 || self.wanted.load(Ordering::SeqCst) {
+            if self.wanted.load(Ordering::SeqCst) || !self.run_what_is_due()? {
                 thread::sleep(DRIVE_TICK);
-                continue;
             }
-            let steps = due.min(burst);
-            let mut state = self.lock();
-            let State { work, bad, .. } = &mut *state;
-            work.run(steps, bad)?;
-            state.steps += steps;
-            drop(state);
-            pace.done(steps);
         }
+    }
+
+    /// Does a burst of what is due; `false`: nothing is.
+    fn run_what_is_due(&self) -> Result<bool> {
+        let mut state = self.lock();
+        let State { work, bad, steps, pace } = &mut *state;
+        let due = pace.due(Instant::now(), self.rate()).min(work.burst());
+        if due == 0 {
+            return Ok(false);
+        }
+        work.run(due, bad)?;
+        pace.done(due);
+        *steps += due;
+        Ok(true)
     }
 }
 

@@ -42,6 +42,13 @@ impl Pace {
         self.debt = self.debt.saturating_sub(u128::from(steps) * self.cost());
     }
 
+    /// What is due and not done, at most a step of it, in millionths of a unit: a step that is being waited for has
+    /// been missed by nobody yet. Added to the steps that were done it makes an amount that grows evenly for as long
+    /// as the pace is held, however long a step is.
+    pub(crate) fn under_way(&self) -> u64 {
+        u64::try_from(self.debt.min(self.cost()) / u128::from(MILLIONTHS)).unwrap_or(self.step)
+    }
+
     fn cost(&self) -> u128 {
         u128::from(self.step) * u128::from(MILLIONTHS)
     }
@@ -77,7 +84,10 @@ mod tests {
             steps += due;
             pace.done(due);
         }
-        assert_eq!(steps, 5);
+        assert_eq!((steps, pace.under_way()), (5, 0));
+        assert_eq!(pace.due(start + Duration::from_millis(11_500), MILLIONTHS / 2), 0);
+        assert_eq!(pace.under_way(), MILLIONTHS * 3 / 4);
         assert_eq!(pace.due(start + Duration::from_secs(100), MILLIONTHS / 2), 2);
+        assert_eq!(pace.under_way(), MILLIONTHS, "what is missed beyond a step is not called work");
     }
 }

@@ -35,7 +35,7 @@ pub(crate) enum Kind {
 
 impl PageId {
     /// 64 well mixed bits that differ for every page, generation and seed (the finalizer of splitmix64).
-    fn key(self) -> u64 {
+    pub(crate) fn key(self) -> u64 {
         let mut key =
             self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ self.index ^ (u64::from(self.generation) << 40);
         key = (key ^ (key >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -83,6 +83,11 @@ impl Page {
             Kind::Random => self.0.fill_with(draw),
         }
         self.0[..4].copy_from_slice(&[MAGIC, id.index, u64::from(id.generation), id.seed]);
+    }
+
+    /// What stands in it.
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        self.0.iter().flat_map(|word| word.to_le_bytes()).collect()
     }
 
     /// Damages the page so that [`Page::write`] would never have written it.

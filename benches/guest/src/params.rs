@@ -30,6 +30,14 @@ pub(crate) struct Mix {
 pub(crate) enum Workload {
     /// `dirty`, `idle`, `random`: its own pages; they differ in the rate and the mix they are given.
     Memory,
+    /// A redis server under load.
+    Redis,
+    /// SQLite under writes.
+    Database,
+    /// A compiler at work.
+    Compile,
+    /// A disk that was read into the page cache.
+    Disk,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,6 +101,10 @@ impl Workload {
     fn parse(name: &str) -> Result<Self> {
         Ok(match name {
             "dirty" | "idle" | "random" => Self::Memory,
+            "redis" => Self::Redis,
+            "database" => Self::Database,
+            "compile" => Self::Compile,
+            "disk" => Self::Disk,
             _ => bail!("workload {name} is not known"),
         })
     }

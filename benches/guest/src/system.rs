@@ -19,9 +19,19 @@ pub(crate) fn free_pages() -> Result<u64> {
     free_pages_of(&text).context("no MemAvailable in /proc/meminfo")
 }
 
+/// Memory that nothing is kept in, the cache of files included in what is kept.
+pub(crate) fn free_bytes() -> Result<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").context("/proc/meminfo")?;
+    bytes_of(&text, "MemFree:").context("no MemFree in /proc/meminfo")
+}
+
+fn bytes_of(meminfo: &str, name: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
+}
+
 fn free_pages_of(meminfo: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let bytes = line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10;
+    let bytes = bytes_of(meminfo, "MemAvailable:")?;
     let reserve = FILL_RESERVE_BYTES.max(bytes / FILL_RESERVE_DIVISOR);
     Some(bytes.saturating_sub(reserve) / PAGE_BYTES as u64)
 }

@@ -9,6 +9,7 @@ use crate::drive::{Report, Work};
 use crate::limits::{DIRTY_BURST_PAGES, DIRTY_DEBT_MAX, PAGE_BYTES};
 use crate::page::{Kind, Page, PageId};
 use crate::params::Mix;
+use crate::random::Random;
 
 /// A page that does not hold what was written to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +28,7 @@ pub(crate) struct Workset {
     generations: Vec<u32>,
     /// Where a page is written anew to be compared.
     expected: Box<Page>,
-    random: u64,
+    random: Random,
 }
 
 impl Workset {
@@ -41,7 +42,7 @@ impl Workset {
             pages: Vec::with_capacity(count),
             generations: vec![0; count],
             expected: Box::new(Page::ZERO),
-            random: seed | 1,
+            random: Random::new(seed),
         };
         for index in 0..work + fill {
             let (id, kind) = workset.belongs(index, 0);
@@ -71,10 +72,7 @@ impl Workset {
 
     /// Verifies one page of the working set, chosen at random, and rewrites it. Says so if it was not intact.
     pub(crate) fn dirty_one(&mut self) -> Option<Bad> {
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        let index = self.random % self.work;
+        let index = self.random.next() % self.work;
         let bad = self.check(index);
         let generation = self.generations[index as usize].wrapping_add(1);
         self.generations[index as usize] = generation;
@@ -94,7 +92,7 @@ impl Workset {
 
     /// Damages one page, so that it is known that damage is found. Returns its index.
     pub(crate) fn corrupt_one(&mut self) -> u64 {
-        let index = self.random % self.pages();
+        let index = self.random.next() % self.pages();
         self.pages[index as usize].corrupt();
         index
     }

@@ -3,6 +3,7 @@
 //! | What | Looked for in | Built by |
 //! |---|---|---|
 //! | guest kernel and initrd | `$NOVACRON_GUEST_DIR`, else `guest/` of the target directory that we run from | `make setup guest` |
+//! | guest's disk image | the same | `make guest-image` |
 //! | our binaries | `$NOVACRON_BIN_DIR`, else beside us: the same profile's directory | `make build` |
 
 use std::env;
@@ -24,6 +25,14 @@ pub fn kernel() -> Result<PathBuf> {
 /// When it is not there: says what to run.
 pub fn initrd() -> Result<PathBuf> {
     guest_file("initrd", "make guest")
+}
+
+/// The disk image of the guest's programs, `image.ext4`.
+///
+/// # Errors
+/// When it is not there: says what to run.
+pub fn image() -> Result<PathBuf> {
+    guest_file("image.ext4", "make guest-image")
 }
 
 /// One of our binaries, e.g. `novacron-gateway`.

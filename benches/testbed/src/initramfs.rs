@@ -6,19 +6,26 @@
 const DIRECTORY: u32 = 0o040_755;
 /// `S_IFREG | 0755`.
 const PROGRAM: u32 = 0o100_755;
+/// `S_IFREG | 0644`.
+const FILE: u32 = 0o100_644;
 /// `S_IFCHR | 0600`.
 const CHARACTER_DEVICE: u32 = 0o020_600;
 
 /// Packs `init` as `/init`, with the directories it mounts on and the devices that must be there before it runs:
 /// without `/dev/console` the kernel gives process 1 no standard streams, and without `/dev/null` Rust's runtime
-/// cannot replace them.
-pub fn pack(init: &[u8]) -> Vec<u8> {
+/// cannot replace them. `modules` are files for `/modules`: what the guest loads, in the order of their names, before it
+/// looks for its disk.
+pub fn pack(init: &[u8], modules: &[(String, Vec<u8>)]) -> Vec<u8> {
     let mut archive = Archive::default();
     archive.entry("dev", DIRECTORY, (0, 0), &[]);
     archive.entry("proc", DIRECTORY, (0, 0), &[]);
     archive.entry("dev/console", CHARACTER_DEVICE, (5, 1), &[]);
     archive.entry("dev/null", CHARACTER_DEVICE, (1, 3), &[]);
     archive.entry("init", PROGRAM, (0, 0), init);
+    archive.entry("modules", DIRECTORY, (0, 0), &[]);
+    for (name, module) in modules {
+        archive.entry(&format!("modules/{name}"), FILE, (0, 0), module);
+    }
     archive.finish()
 }
 
@@ -31,7 +38,7 @@ struct Archive {
 impl Archive {
     fn entry(&mut self, name: &str, mode: u32, device: (u32, u32), data: &[u8]) {
         self.entries += 1;
-        // A file of 4 GiB has no place in this format; ours has a megabyte.
+        // A file of 4 GiB has no place in this format; ours have a megabyte or two.
         let size = u32::try_from(data.len()).unwrap_or(u32::MAX);
         let name_size = name.len() as u32 + 1;
         let links = 1;
@@ -91,10 +98,14 @@ mod tests {
     fn what_is_packed_can_be_walked() {
         for length in 0..9 {
             let init: Vec<u8> = (0..length).collect();
-            let entries = walk(&pack(&init));
+            let entries = walk(&pack(&init, &[("0-a.ko".into(), vec![7; 3])]));
             let names: Vec<_> = entries.iter().map(|(name, ..)| name.as_str()).collect();
-            assert_eq!(names, ["dev", "proc", "dev/console", "dev/null", "init"]);
+            assert_eq!(
+                names,
+                ["dev", "proc", "dev/console", "dev/null", "init", "modules", "modules/0-a.ko"]
+            );
             assert_eq!(entries[4], ("init".into(), PROGRAM, init));
+            assert_eq!(entries[6], ("modules/0-a.ko".into(), FILE, vec![7; 3]));
         }
     }
 }

@@ -37,6 +37,9 @@ impl QemuOptions {
     /// # Errors
     /// When the workload needs the guest's disk image and there is none: says what to run.
     pub fn for_workload(guest: &GuestOptions) -> Result<Self> {
+        if guest.workload.needs_image() {
+            artefact::image()?;
+        }
         let memory_mib = guest.workload.default_memory_mib().max(guest.work_mib + 128);
         Ok(Self { memory_mib, guest: guest.clone(), ..Self::default() })
     }
@@ -124,6 +127,16 @@ impl Qemu {
             "-qmp".into(),
             socket(&own_path),
         ]);
+        if options.guest.workload.needs_image() {
+            // Source and destination share it: nobody writes to it, so that no lock is needed and nothing of it moves.
+            let image = artefact::image()?.display().to_string();
+            arguments.extend([
+                "-drive".into(),
+                format!("if=none,id=image,format=raw,readonly=on,file.locking=off,file={image}"),
+                "-device".into(),
+                "virtio-blk-pci,drive=image".into(),
+            ]);
+        }
         arguments.extend(role.iter().map(ToString::to_string));
         arguments.extend(options.extra.iter().cloned());
 

@@ -15,11 +15,20 @@ pub enum Workload {
     Dirty,
     /// The same with pages that do not compress.
     Random,
+    /// A redis server: random values are written and read back.
+    Redis,
+    /// SQLite: transactions write rows.
+    Database,
+    /// gcc compiles programs, one after the other.
+    Compile,
+    /// Has read most of its disk into its page cache, and reads there.
+    Disk,
 }
 
 impl Workload {
     /// All of them, in the order in which people are told.
-    pub const ALL: [Self; 3] = [Self::Idle, Self::Dirty, Self::Random];
+    pub const ALL: [Self; 7] =
+        [Self::Idle, Self::Dirty, Self::Redis, Self::Database, Self::Compile, Self::Disk, Self::Random];
 
     /// Reads a name, as `redis`.
     ///
@@ -41,6 +50,10 @@ impl Workload {
             Self::Idle => "idle",
             Self::Dirty => "dirty",
             Self::Random => "random",
+            Self::Redis => "redis",
+            Self::Database => "database",
+            Self::Compile => "compile",
+            Self::Disk => "disk",
         }
     }
 
@@ -50,6 +63,10 @@ impl Workload {
             Self::Idle => "memory that stands still",
             Self::Dirty => "rewrites pages of its memory: zero, text and random ones",
             Self::Random => "rewrites pages that do not compress",
+            Self::Redis => "a redis server whose random values are written and read",
+            Self::Database => "SQLite under transactions that write rows",
+            Self::Compile => "gcc compiles programs, one after the other",
+            Self::Disk => "has read most of its disk, and reads in its page cache",
         }
     }
 
@@ -57,6 +74,10 @@ impl Workload {
     pub const fn unit(self) -> &'static str {
         match self {
             Self::Idle | Self::Dirty | Self::Random => "MB",
+            Self::Redis => "requests",
+            Self::Database => "transactions",
+            Self::Compile => "files",
+            Self::Disk => "reads",
         }
     }
 
@@ -66,6 +87,10 @@ impl Workload {
         match self {
             Self::Idle => 0.0,
             Self::Dirty | Self::Random => 20.0,
+            Self::Redis => 1000.0,
+            Self::Database => 20.0,
+            Self::Compile => 0.5,
+            Self::Disk => 200.0,
         }
     }
 
@@ -73,14 +98,14 @@ impl Workload {
     pub const fn default_memory_mib(self) -> u32 {
         match self {
             Self::Idle | Self::Dirty | Self::Random => 256,
+            Self::Redis | Self::Database | Self::Compile => 384,
+            Self::Disk => 1024,
         }
     }
 
     /// Whether it needs programs from the guest's disk image, which `make guest-image` makes.
     pub const fn needs_image(self) -> bool {
-        match self {
-            Self::Idle | Self::Dirty | Self::Random => false,
-        }
+        matches!(self, Self::Redis | Self::Database | Self::Compile | Self::Disk)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use novacron_testbed::{GuestOptions, Migration, Qemu, QemuOptions, Scratch, Workload};
+use novacron_testbed::{GuestOptions, Migration, Qemu, QemuOptions, Scratch, Workload, artefact};
 
 /// Boots a guest, lets it work, moves it, lets it work on and verify itself.
 fn moves(workload: Workload) -> Result<()> {
@@ -11,19 +11,22 @@ fn moves(workload: Workload) -> Result<()> {
         let options = QemuOptions::for_workload(&GuestOptions::of(workload))?;
         let mut source = Qemu::source(scratch, "source", &options)?;
         let mut destination = Qemu::destination(scratch, "destination", &options)?;
+        let booting = std::time::Instant::now();
         let kept = source.guest().wait_ready()?;
+        let boot = booting.elapsed().as_secs_f32();
         source.guest().work()?;
         std::thread::sleep(Duration::from_secs(2));
         let report = Migration::direct_unix(scratch).run(&mut source, &mut destination)?;
         std::thread::sleep(Duration::from_secs(2));
         let work = destination.guest().work()?;
         let verified = destination.guest().must_be_intact()?;
-        eprintln!("{workload}: {work:?}, {verified:?}, {report}");
+        eprintln!("{workload}: ready in {boot:.1} s, {work:?}, {verified:?}, {report}");
         assert!(verified.pages >= kept, "{verified:?} of {kept}");
         assert_eq!(work.unit, workload.unit());
         assert_eq!(work.set, workload.default_rate());
-        // Machines that test are loaded: only that it worked, and did no more than it was told.
-        assert!(work.share() <= 1.1 && (work.achieved > 0.0) == (work.set > 0.0), "{work:?}");
+        // Machines that test are loaded: only that it worked, and did no more than it was told, what it had been
+        // behind included.
+        assert!(work.share() <= 1.5 && (work.achieved > 0.0) == (work.set > 0.0), "{work:?}");
         assert_eq!(verified.dirtied > 0, work.set > 0.0);
         Ok(())
     })
@@ -42,4 +45,33 @@ fn a_dirtying_guest_moves() -> Result<()> {
 #[test]
 fn a_guest_of_random_pages_moves() -> Result<()> {
     moves(Workload::Random)
+}
+
+/// Those that run programs of the guest's disk image, where there is one.
+fn moves_with_image(workload: Workload) -> Result<()> {
+    if let Err(error) = artefact::image() {
+        eprintln!("skipped: the workload {workload} needs the guest's disk image: {error}");
+        return Ok(());
+    }
+    moves(workload)
+}
+
+#[test]
+fn a_guest_with_redis_moves() -> Result<()> {
+    moves_with_image(Workload::Redis)
+}
+
+#[test]
+fn a_guest_with_a_database_moves() -> Result<()> {
+    moves_with_image(Workload::Database)
+}
+
+#[test]
+fn a_compiling_guest_moves() -> Result<()> {
+    moves_with_image(Workload::Compile)
+}
+
+#[test]
+fn a_guest_that_has_read_its_disk_moves() -> Result<()> {
+    moves_with_image(Workload::Disk)
 }
