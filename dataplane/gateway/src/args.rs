@@ -1,5 +1,7 @@
 //! The command line.
 
+use crate::limits::{CONNECTIONS_MAX, HOST_SESSIONS_MAX, SESSIONS_MAX, TENANT_SESSIONS_MAX};
+use crate::registry::SessionLimits;
 use clap::{Parser, ValueEnum};
 use novacron_control_api::Endpoint;
 use std::path::PathBuf;
@@ -44,6 +46,18 @@ pub(crate) struct Args {
     #[arg(long, default_value = "30s", value_parser = duration, value_name = "TIME")]
     pub(crate) drain_timeout: Duration,
 
+    /// Sessions at once, expected ones included
+    #[arg(long, default_value_t = SESSIONS_MAX, value_parser = sessions, value_name = "COUNT")]
+    pub(crate) sessions_max: usize,
+
+    /// Sessions at once of one tenant, as the caller of session.open names it
+    #[arg(long, default_value_t = TENANT_SESSIONS_MAX, value_parser = sessions, value_name = "COUNT")]
+    pub(crate) tenant_sessions_max: usize,
+
+    /// Sessions at once of the hypervisors of one host: the address they come from, or the one they are reached at
+    #[arg(long, default_value_t = HOST_SESSIONS_MAX, value_parser = sessions, value_name = "COUNT")]
+    pub(crate) host_sessions_max: usize,
+
     /// Least severe message that is logged
     #[arg(long, default_value = "info", value_name = "LEVEL")]
     pub(crate) log_level: tracing::Level,
@@ -63,6 +77,11 @@ pub(crate) enum LogFormat {
     Json,
 }
 
+fn sessions(text: &str) -> Result<usize, String> {
+    let wrong = || format!("'{text}' is not a number of sessions from 1 to {SESSIONS_MAX}");
+    text.parse().ok().filter(|count| (1..=SESSIONS_MAX).contains(count)).ok_or_else(wrong)
+}
+
 fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("'{text}' is not a time: write it as 30s or 500ms");
     let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?);
@@ -76,6 +95,16 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 impl Args {
+    /// How many sessions there may be at once, and whose.
+    pub(crate) fn session_limits(&self) -> SessionLimits {
+        SessionLimits {
+            all: self.sessions_max,
+            tenant: self.tenant_sessions_max,
+            host: self.host_sessions_max,
+            connections: CONNECTIONS_MAX,
+        }
+    }
+
     /// What no parser of single flags can find.
     pub(crate) fn check(&self) -> Result<(), String> {
         if !self.cpus.is_empty() && self.cpus.len() != usize::from(self.shards) {
@@ -124,6 +153,15 @@ mod tests {
         assert!(refused.contains("--insecure-plaintext"), "{refused}");
         assert!(parse(&["--listen", "tcp:0.0.0.0:9090", "--insecure-plaintext"]).check().is_ok());
         assert!(parse(&["--listen", "unix:/tmp/x"]).check().is_err());
+    }
+
+    #[test]
+    fn limits_are_numbers_of_sessions() {
+        let limits = parse(&["--tenant-sessions-max", "3"]).session_limits();
+        assert_eq!((limits.all, limits.tenant, limits.host), (SESSIONS_MAX, 3, HOST_SESSIONS_MAX));
+        for wrong in ["0", "-1", "257", "many"] {
+            assert!(sessions(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -4,8 +4,18 @@ use novacron_control_api::limits as asked;
 use novacron_protocol::limits as protocol;
 use std::time::Duration;
 
-/// Most sessions at once, expected ones included.
+/// Most sessions at once, expected ones included. A gateway may be told fewer (`--sessions-max`).
 pub(crate) const SESSIONS_MAX: usize = 256;
+
+/// Most sessions of one tenant unless `--tenant-sessions-max` says otherwise: half, so that none keeps all others out.
+pub(crate) const TENANT_SESSIONS_MAX: usize = SESSIONS_MAX / 2;
+
+/// Most sessions of one hypervisors' host unless `--host-sessions-max` says otherwise. All that meet over unix sockets are of
+/// one host, this one.
+pub(crate) const HOST_SESSIONS_MAX: usize = SESSIONS_MAX / 2;
+
+/// Most connections that all sessions together may ask for: each is promised [`protocol::PROMISE_BYTES_MIN`] whatever else is.
+pub(crate) const CONNECTIONS_MAX: usize = 4096;
 
 /// Most clients of the control socket at once; each is a thread that sleeps.
 pub(crate) const CONTROL_CLIENTS_MAX: usize = 64;
@@ -63,6 +73,33 @@ const _: () = assert!(REDIAL_WAIT.0.as_millis() < REDIAL_WAIT.1.as_millis());
 /// Memory for frames of all shards together, for sending and the same again for receiving. Sessions are held far
 /// below it by their windows; this is what holds when a peer ignores them.
 pub(crate) const POOL_BYTES: usize = 96 * 1024 * 1024;
+
+/// Of it, what all sessions together promise to peers as credit; the rest is for frames on their way in. Beyond it each
+/// connection has [`protocol::PROMISE_BYTES_MIN`], in memory of its own.
+pub(crate) const PROMISED_BYTES: usize = POOL_BYTES / 3 * 2;
+
+/// Of the memory for sending, one session may fill one part in this many of what is left with frames that its peer has not
+/// verified.
+pub(crate) const SEND_SHARE: u64 = 2;
+
+/// What a session may have unverified however little is left: a batch on its way and one that is made.
+pub(crate) const SEND_BYTES_MIN: u64 = 2 * protocol::FRAME_PAYLOAD_MAX as u64;
+
+/// How soon a session that found its share spent looks again.
+pub(crate) const SHARE_LOOK_INTERVAL: Duration = Duration::from_millis(5);
+
+/// Frames received are moved out of their pool while this much of it is used, as one in so many: who does not read then
+/// holds memory of its own session, and streams go on receiving for the others.
+pub(crate) const RECEIVE_POOL_BUSY: usize = 2;
+
+const _: () = {
+    assert!(TENANT_SESSIONS_MAX >= 64 && HOST_SESSIONS_MAX >= 64);
+    assert!(
+        PROMISED_BYTES as u64 >= 2 * protocol::RECEIVE_WINDOW_BYTES,
+        "an idle gateway grants a whole window"
+    );
+    assert!(SESSIONS_MAX as u64 * SEND_BYTES_MIN <= 2 * POOL_BYTES as u64);
+};
 
 // What a caller may ask for is exactly what the protocol can do; neither of the two knows the other.
 const _: () = {

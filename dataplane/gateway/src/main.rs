@@ -22,7 +22,7 @@ mod shard;
 use args::Args;
 use clap::Parser;
 use control::{Calls, Server};
-use limits::POOL_BYTES;
+use limits::{POOL_BYTES, PROMISED_BYTES};
 use novacron_control_api::{Endpoint, Reason, Timestamp};
 use novacron_protocol::wire::Identity;
 use novacron_transport::shard::{RuntimeConfig, Shutdown, run_shards, shutdown_on_signals, spawn};
@@ -65,7 +65,7 @@ fn serve(args: Args) -> Result<(), String> {
     let shutdown = Shutdown::new();
     shutdown_on_signals(shutdown.clone()).map_err(|error| format!("signals cannot be received: {error}"))?;
     let server = Server::bind(&args.control).map_err(|error| error.to_string())?;
-    let (registry, ended) = Registry::new();
+    let (registry, ended) = Registry::new(args.session_limits());
     let registry = Arc::new(registry);
     records::start(args.records.clone(), ended)?;
 
@@ -74,8 +74,12 @@ fn serve(args: Args) -> Result<(), String> {
     let (handles, received): (Vec<_>, Vec<_>) = (0..count).map(|_| ShardHandle::new()).unzip();
     // Each shard takes its own mailbox out; `run_shards` wants one function for all.
     let received = Arc::new(Mutex::new(received.into_iter().map(Some).collect::<Vec<_>>()));
-    let config =
-        ShardConfig { registry: Arc::clone(&registry), identity, pool_bytes: POOL_BYTES / count.max(1) };
+    let config = ShardConfig {
+        registry: Arc::clone(&registry),
+        identity,
+        pool_bytes: POOL_BYTES / count.max(1),
+        promised_bytes: PROMISED_BYTES / count.max(1),
+    };
     let (bound, listening) = sync_channel(1);
     let listen = args.listen.clone();
     let peers = handles.clone();

@@ -47,7 +47,8 @@ impl Session {
                 self.config.receive_window,
                 self.config.connections_max,
                 true,
-            );
+            )
+            .with_memory(self.config.receive_memory.clone(), self.first_promise);
             self.state = State::Running;
             self.peers = Some(ends);
             self.opened_at = Some(now);
@@ -63,7 +64,7 @@ impl Session {
     /// The answer to an opening, on a stream between these ends.
     pub(crate) fn accept_frame(&self, ends: &Ends) -> Bytes {
         let config = &self.config;
-        let accept = Accept { receive_window: config.receive_window, proof: [0; 32] };
+        let accept = Accept { receive_window: self.first_promise, proof: [0; 32] };
         config.prove_accept(accept, ends).to_frame(config.session, config.epoch)
     }
 

@@ -55,6 +55,10 @@ pub const STREAMS_MAX: usize = 512;
 /// unwritten. Covers 1 Gbit/s over 100 ms at a compression ratio of 2.5.
 pub const RECEIVE_WINDOW_BYTES: u64 = 32 * 1024 * 1024;
 
+/// Guest bytes that a receiver promises to each connection whatever else it has promised: a connection without credit
+/// would wait for ever, and QEMU's multifd with it.
+pub const PROMISE_BYTES_MIN: u64 = 64 * 1024;
+
 /// Bytes that waiting frames may take at a receiver beyond the guest bytes that they stand for, beside a thirty-second of
 /// the window: fields of indexes and parts where the window is small.
 pub const RECEIVE_SLACK_BYTES: u64 = 4096;
@@ -111,6 +115,7 @@ const _: () = {
     assert!(FRAME_PAYLOAD_MAX + 32 <= 272 * 1024);
     assert!(2 * BATCH_LEN_MAX as u64 <= SEND_WINDOW_BYTES_START);
     assert!(SEND_WINDOW_BYTES_START <= RECEIVE_WINDOW_BYTES);
+    assert!(PROMISE_BYTES_MIN <= SEND_WINDOW_BYTES_START && 4 * BATCH_BYTES_MIN <= PROMISE_BYTES_MIN);
     assert!(CONNECTIONS_DEFAULT <= CONNECTIONS_MAX && LANES_DEFAULT <= LANES_MAX);
     assert!(CONNECTIONS_MAX < 0x4000);
     assert!(LANES_MAX < 0x4000);

@@ -39,7 +39,7 @@ impl Session {
             lanes: config.lanes,
             digest: config.digest,
             connections_max: config.connections_max,
-            receive_window: config.receive_window,
+            receive_window: self.first_promise,
             outage_ms: u32::try_from(config.outage.as_millis()).unwrap_or(u32::MAX),
             resume: !matches!(self.state, State::Opening { .. }),
             proof: [0; 32],

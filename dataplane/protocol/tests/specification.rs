@@ -26,6 +26,7 @@ fn bounds_are_those_of_the_code() {
         ("LANES_MAX", u64::from(limits::LANES_MAX)),
         ("CONNECTIONS_MAX", u64::from(limits::CONNECTIONS_MAX)),
         ("RECEIVE_WINDOW_BYTES", limits::RECEIVE_WINDOW_BYTES),
+        ("PROMISE_BYTES_MIN", limits::PROMISE_BYTES_MIN),
         ("RECEIVE_SLACK_BYTES", limits::RECEIVE_SLACK_BYTES),
         ("BATCHES_UNDER_WAY_MAX", limits::BATCHES_UNDER_WAY_MAX as u64),
         ("PROGRESS_ENTRIES_MAX", limits::PROGRESS_ENTRIES_MAX as u64),

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use novacron_protocol::event::Event;
 use novacron_protocol::limits::BATCH_BYTES_MAX;
 use novacron_protocol::session::{MIGRATION, Session, SessionConfig, State, Token};
-use novacron_protocol::stream::{INGEST_HEADROOM, StreamId};
+use novacron_protocol::stream::{INGEST_HEADROOM, ReceiveMemory, StreamId};
 use novacron_protocol::time::Instant;
 use novacron_protocol::wire::{Identity, Reason, ReasonCode};
 use std::collections::{BTreeMap, BTreeSet};
@@ -71,6 +71,7 @@ impl World {
         config.digest = self.plan.digest;
         (config.lanes, config.codec) = (self.plan.lanes, self.plan.codec);
         config.receive_window = self.plan.windows[side];
+        config.receive_memory = self.plan.memory.map_or_else(ReceiveMemory::unshared, ReceiveMemory::new);
         config.outage = Duration::from_nanos(self.plan.outage);
         config.open_timeout = Duration::from_nanos(self.plan.open_timeout);
         config.expect_timeout = Duration::from_nanos(self.plan.expect_timeout);
@@ -313,6 +314,10 @@ impl World {
             if budget > BATCH_BYTES_MAX {
                 return Err(format!("side {side} connection {connection}: a budget of {budget} bytes"));
             }
+            if self.plan.sabotage == Some(Sabotage::ShareCredit) && side == SOURCE {
+                budget = budget.min(self.shared_credit(side));
+            }
+            let Some(socket) = self.gateways[side].sockets.get_mut(&connection) else { break };
             if budget == 0 {
                 socket.waits_for_budget = true;
                 if self.plan.sabotage != Some(Sabotage::IgnoreBudget) {

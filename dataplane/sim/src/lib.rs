@@ -9,6 +9,7 @@
 mod carry;
 mod check;
 mod faults;
+mod gated;
 mod gateway;
 mod hypervisor;
 mod network;

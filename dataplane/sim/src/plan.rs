@@ -1,5 +1,6 @@
 //! What a seed asks a run to be.
 
+use crate::gated::Gate;
 use crate::hypervisor::Content;
 use crate::network::{DESTINATION, MICROSECOND, MILLISECOND, Nanos, PathPlan, SECOND, SOURCE, Side};
 use crate::random::Random;
@@ -29,6 +30,8 @@ pub enum Scenario {
     Corruption,
     /// The destination's gateway learns of the session late, or never.
     Unannounced,
+    /// One connection is read only after another has made progress, and credit is short.
+    Gated,
 }
 
 /// When a fault strikes.
@@ -101,6 +104,8 @@ pub(crate) struct EndPlan {
     pub(crate) socket: u64,
     pub(crate) reads: (u64, u64),
     pub(crate) read_pause: (Nanos, Nanos),
+    /// Its reader waits until another connection's has taken so much.
+    pub(crate) reads_after: Option<Gate>,
     /// Reads in a million that stall, and how long at most.
     pub(crate) stalls_per_million: u64,
     pub(crate) stall: Nanos,
@@ -128,6 +133,8 @@ pub enum Sabotage {
     IgnoreBudget,
     /// The source's gateway does not say that a stream was lost.
     HideLoss,
+    /// The source's gateway has one credit for all connections.
+    ShareCredit,
 }
 
 /// A whole run, drawn from a seed.
@@ -141,6 +148,8 @@ pub struct Plan {
     pub(crate) path: PathPlan,
     pub(crate) digest: bool,
     pub(crate) windows: [u64; 2],
+    /// Bytes that a gateway's sessions may promise together; `None`: windows alone hold.
+    pub(crate) memory: Option<u64>,
     pub(crate) outage: Nanos,
     pub(crate) open_timeout: Nanos,
     pub(crate) expect_timeout: Nanos,
@@ -182,6 +191,9 @@ impl Plan {
             Scenario::Death,
             Scenario::Corruption,
             Scenario::Unannounced,
+            Scenario::Gated,
+            Scenario::Gated,
+            Scenario::Gated,
         ]);
         Plan::of(scenario, seed, random)
     }
@@ -204,7 +216,7 @@ impl Plan {
 
     /// Whether nothing strikes that could end a session but the loss of streams, for less than its outage.
     pub(crate) fn survivable(&self) -> bool {
-        matches!(self.scenario, Scenario::Calm | Scenario::Cuts | Scenario::Dark)
+        matches!(self.scenario, Scenario::Calm | Scenario::Cuts | Scenario::Dark | Scenario::Gated)
     }
 
     fn of(scenario: Scenario, seed: u64, random: &mut Random) -> Self {
@@ -243,6 +255,7 @@ impl Plan {
             path,
             digest,
             windows,
+            memory: None,
             outage,
             open_timeout,
             expect_timeout: if short { 30 * SECOND } else { 240 * SECOND },
@@ -317,6 +330,12 @@ impl Plan {
                     nth: random.spread(0, 60),
                     header: random.percent(30),
                 });
+            }
+            Scenario::Gated => {
+                self.draw_gates(random);
+                for _ in 0..random.range(0, 3) {
+                    self.faults.push((draw_when(random), cuts(random)));
+                }
             }
             Scenario::Unannounced => {
                 self.announced = if random.percent(50) { u64::MAX } else { random.spread(1, 10 * SECOND) };
@@ -465,6 +484,7 @@ fn draw_end(random: &mut Random, bytes: u64, key: u64) -> EndPlan {
         socket: if slivers { 200_000 } else { random.spread(4096, 1 << 20) },
         reads: (1, reads),
         read_pause: (0, read_pause),
+        reads_after: None,
         stalls_per_million: if random.percent(30) { 10_000 } else { 0 },
         stall: 5 * SECOND,
         leaves: random.percent(15),

@@ -1,5 +1,6 @@
 //! Hypervisors at their sockets: when they write, read and close.
 
+use crate::gated::LOOK;
 use crate::gateway::Gateway;
 use crate::hypervisor::{Reader, Writer};
 use crate::network::{SECOND, SOURCE, Side};
@@ -149,6 +150,13 @@ impl World {
         let index = socket.index;
         // What the other end writes is read the way the other end's plan says.
         let end = self.plan.connections[index].ends[1 - side].clone();
+        if !self.gate_is_open(side, end.reads_after) {
+            if let Some(socket) = self.socket(side, connection, incarnation) {
+                socket.reading = true;
+            }
+            self.after(LOOK, Happening::Read { side, connection, incarnation });
+            return Ok(());
+        }
         let bytes = self.random.range(end.reads.0, end.reads.1);
         if let Some(socket) = self.socket(side, connection, incarnation) {
             socket.reader.read(bytes);

@@ -38,6 +38,12 @@ fn a_gateway_that_reads_beyond_its_budget_is_seen() {
 }
 
 #[test]
+fn one_credit_for_all_connections_is_a_deadlock_that_is_seen() {
+    let failure = first_failure(Scenario::Gated, Sabotage::ShareCredit).expect("nobody missed the progress");
+    assert!(failure.what.contains("no end in sight") || failure.what.contains("did not wait"), "{failure}");
+}
+
+#[test]
 fn a_failure_names_the_command_that_replays_it() {
     let failure = first_failure(Scenario::Calm, Sabotage::FlipOutput).expect("nobody saw the bit");
     let text = failure.to_string();

@@ -104,7 +104,7 @@ impl Calls {
                 })?;
                 let session = open.session;
                 let shard = (session.0 % self.shards.len() as u64) as usize;
-                self.registry.begin(asked.clone(), shard)?;
+                self.registry.begin(asked.clone(), open.options.connections_max, shard)?;
                 let (answer, answered) = sync_channel(1);
                 let command = Command::OpenSource { open: Box::new(open), record: Box::new(asked), answer };
                 self.shards[shard].send(command).map_err(|_| self.shard_lost(session))?;

@@ -1,6 +1,7 @@
 //! One hypervisor socket: what is read goes to the session, what is verified is written.
 
 use super::running::Running;
+use crate::limits::SHARE_LOOK_INTERVAL;
 use bytes::Bytes;
 use novacron_protocol::limits::BATCH_BYTES_MAX;
 use novacron_protocol::stream::{BatchBuffer, INGEST_HEADROOM};
@@ -112,6 +113,11 @@ async fn ingress(
             writable.await;
             continue;
         }
+        if running.share_is_spent() {
+            // Whatever frees memory may be another session's, which does not wake this one.
+            race(writable, sleep(SHARE_LOOK_INTERVAL)).await;
+            continue;
+        }
         // Nothing is taken from the pool for a connection that has nothing to say.
         if drained && matches!(race(socket.readable(), connection.over.notified()).await, Either::Right(())) {
             return;
@@ -119,8 +125,11 @@ async fn ingress(
         let mut buffer = pool.alloc_when_free(INGEST_HEADROOM + budget.min(BATCH_BYTES_MAX)).await;
         let range = INGEST_HEADROOM..buffer.len();
         let wanted = range.len();
-        let read = race(socket.read(&mut buffer, range), connection.over.notified()).await;
-        let Either::Left(read) = read else { return };
+        // Looks, and waits without the buffer: memory is not for those who have nothing to say.
+        let Either::Left(read) = race(socket.read(&mut buffer, range), std::future::ready(())).await else {
+            drained = true;
+            continue;
+        };
         match read {
             Ok(0) => {
                 running.ingest_end(id);

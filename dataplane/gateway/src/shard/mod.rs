@@ -8,26 +8,31 @@ mod idle;
 mod peer;
 mod running;
 mod session;
+mod share;
 mod stream;
 
 pub(crate) use accept::{Handshaken, Listening, listen};
 
 use crate::clock;
 use crate::control::Answer;
-use crate::limits::{PEERS_MAX, SHARD_COMMANDS_MAX, STREAM_QUEUE_BYTES, STREAM_SILENCE_MAX};
+use crate::limits::{
+    PEERS_MAX, RECEIVE_POOL_BUSY, SHARD_COMMANDS_MAX, STREAM_QUEUE_BYTES, STREAM_SILENCE_MAX,
+};
 use crate::registry::{Misfit, Registry};
+use bytes::Bytes;
 use novacron_control_api::{
     Codec, Endpoint, ErrorCode, RpcError, SessionOpen, SessionOptions, SessionRecord, SessionSide,
 };
 use novacron_protocol::limits::{FRAME_PAYLOAD_MAX, ZSTD_LEVEL_MAX};
 use novacron_protocol::page::policy::Mode;
 use novacron_protocol::session::{Ends, MIGRATION, Role, Session, SessionConfig, Token};
-use novacron_protocol::stream::StreamId;
+use novacron_protocol::stream::{ReceiveMemory, StreamId};
 use novacron_protocol::wire::{FrameHeader, Identity, Open, Reason, ReasonCode};
 use novacron_transport::shard::{Receiver, Sender, mailbox, spawn};
 use novacron_transport::{Address, FramePool, OpenSocket, SocketOptions, TcpConfig, TcpTransport};
 use peer::Peer;
 use running::Running;
+use share::{SendMemory, Share};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
@@ -80,6 +85,9 @@ pub(crate) struct Shard {
     /// Frames received. Apart from the others: frames that wait to be acknowledged must leave room for the
     /// acknowledgements.
     receive_pool: FramePool,
+    /// What sessions may keep until it is verified, and what they may promise to their peers.
+    send_memory: Rc<SendMemory>,
+    receive_memory: ReceiveMemory,
     sessions: RefCell<BTreeMap<u64, Rc<Running>>>,
     dialled: RefCell<HashMap<String, Rc<Peer>>>,
     accepted: RefCell<HashMap<Dialler, Rc<Peer>>>,
@@ -96,6 +104,7 @@ pub(crate) struct ShardConfig {
     pub(crate) registry: Arc<Registry>,
     pub(crate) identity: Identity,
     pub(crate) pool_bytes: usize,
+    pub(crate) promised_bytes: usize,
 }
 
 /// Runs a shard until it is told to end.
@@ -106,6 +115,8 @@ pub(crate) async fn run(index: usize, config: ShardConfig, mut commands: Receive
         identity: config.identity,
         pool: FramePool::new(config.pool_bytes),
         receive_pool: FramePool::new(config.pool_bytes),
+        send_memory: SendMemory::new(config.pool_bytes as u64),
+        receive_memory: ReceiveMemory::new(config.promised_bytes as u64),
         sessions: RefCell::default(),
         dialled: RefCell::default(),
         accepted: RefCell::default(),
@@ -214,9 +225,9 @@ async fn open_source(shard: &Rc<Shard>, open: &SessionOpen, mut record: SessionR
     }
     let accept_wait = Duration::from_millis(open.options.accept_timeout_ms);
     let peer = shard.dialled_peer(endpoint);
-    let core = Session::source(session_config(open), clock::now());
+    let core = Session::source(shard.with_memory(session_config(open)), clock::now());
     let (side, idle) = (open.side.clone(), idle_timeout(&open.options));
-    let running = Running::new(core, record, side, Rc::clone(&peer), Some(answer), idle);
+    let running = Running::new(core, record, side, Rc::clone(&peer), Some(answer), idle, shard.share());
     shard.start(&running, open.options.streams as usize);
     for (label, listener) in listeners {
         let door =
@@ -228,6 +239,16 @@ async fn open_source(shard: &Rc<Shard>, open: &SessionOpen, mut record: SessionR
 impl Shard {
     pub(crate) fn session(&self, session: u64) -> Option<Rc<Running>> {
         self.sessions.borrow().get(&session).cloned()
+    }
+
+    /// A new session's share of the memory for what it sends.
+    fn share(&self) -> Share {
+        Share::new(Rc::clone(&self.send_memory))
+    }
+
+    /// The session receives into this shard's memory.
+    fn with_memory(&self, config: SessionConfig) -> SessionConfig {
+        SessionConfig { receive_memory: self.receive_memory.clone(), ..config }
     }
 
     /// A session begins here.
@@ -255,11 +276,26 @@ impl Shard {
             }
         };
         expected.record.peer = peer.name.parse().ok();
-        let core = Session::destination(session_config(&expected.open), clock::now());
+        let core = Session::destination(self.with_memory(session_config(&expected.open)), clock::now());
         let idle = idle_timeout(&expected.open.options);
-        let running = Running::new(core, expected.record, expected.open.side, Rc::clone(peer), None, idle);
+        let running = Running::new(
+            core,
+            expected.record,
+            expected.open.side,
+            Rc::clone(peer),
+            None,
+            idle,
+            self.share(),
+        );
         self.start(&running, 0);
         Some(Ok(running))
+    }
+
+    /// A frame where it may wait for a hypervisor: in memory of its own while much of the pool is used, so that the pool is
+    /// never full of what nobody reads.
+    fn settled(&self, frame: Bytes) -> Bytes {
+        let busy = self.receive_pool.stats().used_bytes > self.receive_pool.bytes_max() / RECEIVE_POOL_BUSY;
+        if busy { Bytes::copy_from_slice(&frame) } else { frame }
     }
 
     /// A session is over, and has said its last word.

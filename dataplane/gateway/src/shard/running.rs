@@ -2,6 +2,7 @@
 
 use super::connection::Connection;
 use super::peer::Peer;
+use super::share::Share;
 use crate::clock::{self, Monotonic};
 use crate::control::Answer;
 use crate::record;
@@ -32,6 +33,8 @@ pub(crate) struct Running {
     pub(super) connecting: Cell<bool>,
     /// How long the session lives while nothing moves; `None`: for ever.
     pub(super) idle_timeout: Option<Duration>,
+    /// Its share of the memory for what its peer has not verified.
+    share: Share,
     /// The session's own task has something to look at.
     pub(super) wake: Notify,
     wake_at: Cell<Option<Instant>>,
@@ -53,6 +56,7 @@ impl Running {
         peer: Rc<Peer>,
         answer: Option<Answer>,
         idle_timeout: Option<Duration>,
+        share: Share,
     ) -> Rc<Running> {
         Rc::new(Running {
             id: core.config().session,
@@ -64,6 +68,7 @@ impl Running {
             to_connect: RefCell::default(),
             connecting: Cell::new(false),
             idle_timeout,
+            share,
             wake: Notify::new(),
             wake_at: Cell::new(None),
             ended_notice: Notify::new(),
@@ -82,6 +87,7 @@ impl Running {
             while let Some(event) = core.next_event() {
                 self.happened(event);
             }
+            self.share.keeps(core.outbound().retained_bytes().0 as u64);
             (result, core.has_frames(), core.deadline())
         };
         if has_frames {
@@ -255,6 +261,11 @@ impl Running {
 
     pub(super) fn read_budget(&self, connection: u16) -> usize {
         self.core.borrow().read_budget(connection)
+    }
+
+    /// Whether the peer leaves so much unverified that other sessions need the memory; then nothing is read for a moment.
+    pub(super) fn share_is_spent(&self) -> bool {
+        self.share.is_spent()
     }
 
     pub(super) fn ingest<B: BatchBuffer>(&self, connection: u16, buffer: B, filled: usize) {

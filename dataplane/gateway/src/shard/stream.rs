@@ -122,7 +122,7 @@ fn dispatch(shard: &Rc<Shard>, peer: &Rc<Peer>, stream: &Stream, frame: Bytes) -
         None => None,
     };
     match running {
-        Some(running) => running.receive(stream.id, header, frame),
+        Some(running) => running.receive(stream.id, header, shard.settled(frame)),
         None if matches!(header.kind, Kind::Refuse | Kind::Fail | Kind::Accept) => {}
         None => stream.answer(unknown(shard, &header)),
     }

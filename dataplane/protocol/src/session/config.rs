@@ -6,6 +6,7 @@ use crate::limits::{
     RECEIVE_WINDOW_BYTES, ZSTD_LEVEL_DEFAULT,
 };
 use crate::page::policy::Mode;
+use crate::stream::ReceiveMemory;
 use crate::wire::{Accept, Open};
 use std::time::Duration;
 
@@ -71,8 +72,10 @@ pub struct SessionConfig {
     pub digest: bool,
     /// Most connections. The destination takes the lesser of both.
     pub connections_max: u16,
-    /// Guest bytes reserved for each connection that this side receives on.
+    /// Most guest bytes promised to each connection that this side receives on.
     pub receive_window: u64,
+    /// Whose memory that is. Shared with other sessions, each connection begins with less and gets more as it is read.
+    pub receive_memory: ReceiveMemory,
     /// How long the session outlives the loss of every stream while the guest runs.
     pub outage: Duration,
     /// How long a source waits for its peer's answer.
@@ -122,6 +125,7 @@ impl SessionConfig {
             digest: true,
             connections_max: CONNECTIONS_DEFAULT,
             receive_window: RECEIVE_WINDOW_BYTES,
+            receive_memory: ReceiveMemory::unshared(),
             outage: OUTAGE_RUNNING,
             open_timeout: OPEN_TIMEOUT,
             first_byte_timeout: FIRST_BYTE_TIMEOUT,

@@ -77,6 +77,8 @@ pub struct Session {
     /// The peer has finished: it needs nothing more, and nothing more will come from it.
     peer_finished: bool,
     connections: u16,
+    /// What each connection's peer may send before it is told more.
+    pub(crate) first_promise: u64,
     /// What each connection is for.
     labels: BTreeMap<u16, String>,
     /// The next connection that is to be opened at the destination's hypervisor.
@@ -95,6 +97,7 @@ impl Session {
         let mut outbound = Outbound::new(config.session, config.epoch, config.digest, pages);
         // The peer has not said yet what it reserves; a hypervisor may connect before it does.
         outbound.grant(0);
+        let first_promise = config.receive_memory.first(config.receive_window);
         Session {
             outbound,
             inbound: Inbound::new(
@@ -103,7 +106,9 @@ impl Session {
                 config.receive_window,
                 config.connections_max,
                 config.role == Role::Destination,
-            ),
+            )
+            .with_memory(config.receive_memory.clone(), first_promise),
+            first_promise,
             config,
             state,
             streams: Streams::default(),

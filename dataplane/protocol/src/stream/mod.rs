@@ -1,12 +1,14 @@
 //! Adaptive Multi-Stream Transport's pure half: what is sent stays until it is acknowledged as verified, what
 //! arrives is put back in order by lane, and neither side holds more than it promised.
 
+mod credit;
 mod pace;
 mod receive;
 mod retain;
 mod send;
 mod sending;
 
+pub use credit::ReceiveMemory;
 pub use receive::{Inbound, Receipt};
 pub use retain::StreamId;
 pub use send::{BatchBuffer, INGEST_HEADROOM, Outbound};

@@ -1,5 +1,6 @@
 //! The receiving half of a session: frames become verified bytes, in order, within what was promised.
 
+use super::credit::{Promise, ReceiveMemory};
 use crate::limits::{
     BATCH_LEN_MAX, BATCH_PAGES_MAX, BATCHES_UNDER_WAY_MAX, CONNECTIONS_MAX, LANE_PENDING_FRAMES_MAX,
     PROGRESS_ENTRIES_MAX, RECEIVE_SLACK_BYTES,
@@ -46,6 +47,8 @@ struct Receiving {
     handed_out: u64,
     consumed: u64,
     ended: bool,
+    /// How far the peer was told that it may send.
+    promise: Promise,
     /// Bytes that the hypervisor took since the peer last heard of it.
     unreported_bytes: u64,
 }
@@ -73,6 +76,9 @@ pub struct Inbound {
     decoder: LaneDecoder,
     assembler: Assembler,
     window: u64,
+    /// What a new connection's sender may send before it is told more, and whose memory that is.
+    first_promise: u64,
+    memory: ReceiveMemory,
     connections_max: u16,
     /// The peer opens connections; from here they are opened where it does not.
     peer_opens: bool,
@@ -110,6 +116,8 @@ impl Inbound {
             decoder: LaneDecoder::new(),
             assembler: Assembler::new(),
             window,
+            first_promise: window,
+            memory: ReceiveMemory::unshared(),
             connections_max,
             peer_opens,
             connections: BTreeMap::new(),
@@ -118,9 +126,21 @@ impl Inbound {
         }
     }
 
+    /// Shares `memory` with other sessions: connections are promised `first` bytes to begin with, and more as their
+    /// hypervisors take it, up to their window.
+    pub fn with_memory(mut self, memory: ReceiveMemory, first: u64) -> Self {
+        (self.memory, self.first_promise) = (memory, first.min(self.window));
+        self
+    }
+
+    fn new_connection(&self) -> Receiving {
+        Receiving::new(Promise::new(self.memory.clone(), self.first_promise, self.window))
+    }
+
     /// Expects a connection's direction that the peer does not announce, because it was opened from here.
     pub fn open(&mut self, connection: u16) {
-        self.connections.entry(connection).or_insert_with(Receiving::new).verified_frames = 1;
+        let new = self.new_connection();
+        self.connections.entry(connection).or_insert(new).verified_frames = 1;
     }
 
     /// Takes a frame of a page lane or a connection's lane. An error is the session's end.
@@ -155,7 +175,8 @@ impl Inbound {
                     format!("the peer opens more than the {} connections agreed", self.connections_max);
                 return Err(Reason::new(ReasonCode::Limit, text));
             }
-            self.connections.insert(connection, Receiving::new());
+            let new = self.new_connection();
+            self.connections.insert(connection, new);
         }
         Ok(self.connections.get_mut(&connection))
     }
@@ -244,7 +265,7 @@ impl Inbound {
         }
         if matches!(header.kind, Kind::Batch | Kind::Index) {
             let fields = BatchFields::take(&mut Cursor::new(&frame[FRAME_HEADER_BYTES..]))?;
-            if fields.end()? > receiving.consumed.saturating_add(window) {
+            if fields.end()? > receiving.promise.limit() {
                 return Err(violation(format!("connection {connection} exceeds its credit")));
             }
         }
@@ -311,6 +332,7 @@ impl Inbound {
                     cursor.end()?;
                     receiving.verify(connection, &fields, &[], digest)?;
                     receiving.ended = true;
+                    receiving.promise.end_at(receiving.position);
                 }
                 kind => {
                     let text =
@@ -353,6 +375,7 @@ impl Inbound {
     pub fn consumed(&mut self, connection: u16, bytes: u64) {
         if let Some(receiving) = self.connections.get_mut(&connection) {
             receiving.consumed = (receiving.consumed + bytes).min(receiving.handed_out);
+            receiving.promise.consumed(receiving.consumed);
             receiving.unreported_bytes += bytes;
             let all_taken = receiving.consumed == receiving.position;
             if all_taken || receiving.unreported_bytes >= REPORT_BYTES.min(self.window / 4) {
@@ -395,7 +418,7 @@ impl Inbound {
                 connection,
                 verified_frames: receiving.verified_frames,
                 consumed: receiving.consumed,
-                limit: receiving.consumed.saturating_add(self.window),
+                limit: receiving.promise.renew(),
             });
         }
         self.report_now = !self.unreported.is_empty();
@@ -448,8 +471,9 @@ impl Inbound {
 }
 
 impl Receiving {
-    fn new() -> Self {
+    fn new(promise: Promise) -> Self {
         Receiving {
+            promise,
             parts: BTreeMap::new(),
             parts_bytes: 0,
             pending: BTreeMap::new(),
@@ -474,6 +498,8 @@ impl Receiving {
     /// them.
     fn check_room(&self, connection: u16, bytes: u64, window: u64) -> Result<(), Reason> {
         let held = self.position - self.consumed + self.waiting_bytes + self.parts_bytes + bytes;
+        // Memory is there for what was promised, which is at most the window.
+        let window = window.min(self.promise.outstanding());
         if held > window.saturating_add(window / 32 + RECEIVE_SLACK_BYTES) {
             return Err(violation(format!("connection {connection} exceeds its credit")));
         }
