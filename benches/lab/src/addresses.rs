@@ -51,6 +51,13 @@ pub(crate) fn ends(topology: &Topology, number: usize) -> (End, End) {
     (End::new(name, number, 1), End::new(name, number, 2))
 }
 
+/// The networks that an end is in.
+pub(crate) fn networks(end: &End) -> (Ipv4Addr, Ipv6Addr) {
+    let [a, b, c, _] = end.v4.octets();
+    let [p, q, r, s, ..] = end.v6.segments();
+    (Ipv4Addr::new(a, b, c, 0), Ipv6Addr::new(p, q, r, s, 0, 0, 0, 0))
+}
+
 /// A network that a site reaches through another site.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Route {
@@ -67,11 +74,9 @@ pub(crate) fn routes(topology: &Topology, site: &str) -> Vec<Route> {
         }
         let Some(first) = first_hop(topology, site, &[&link.from, &link.to]) else { continue };
         let (end, _) = ends(topology, number);
-        let [a, b, c, _] = end.v4.octets();
-        let mut v6 = end.v6.segments();
-        v6[7] = 0;
-        routes.push(Route { network: (Ipv4Addr::new(a, b, c, 0).into(), V4_BITS), via: first.v4.into() });
-        routes.push(Route { network: (Ipv6Addr::from(v6).into(), V6_BITS), via: first.v6.into() });
+        let (v4, v6) = networks(&end);
+        routes.push(Route { network: (v4.into(), V4_BITS), via: first.v4.into() });
+        routes.push(Route { network: (v6.into(), V6_BITS), via: first.v6.into() });
     }
     routes
 }

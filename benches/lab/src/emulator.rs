@@ -95,7 +95,10 @@ impl Emulator {
                     () => None,
                 })
                 .collect();
-            namespace::address(&site.namespace, &ends, &addresses::routes(topology, &site.name))?;
+            let routes = addresses::routes(topology, &site.name);
+            let spec = topology.sites.iter().find(|spec| spec.name == site.name);
+            let control = spec.and_then(|spec| spec.congestion_control.as_deref());
+            namespace::address(&site.namespace, &ends, &routes, control)?;
         }
         let running = Running {
             id: claim.id().to_owned(),

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tun_rs::{DeviceBuilder, Layer, SyncDevice};
 
-use crate::addresses::{End, Route, V4_BITS, V6_BITS};
+use crate::addresses::{self, End, Route, V4_BITS, V6_BITS};
 use crate::limits::DEVICE_QUEUE_FRAMES;
 use crate::topology::SiteSpec;
 
@@ -126,10 +126,16 @@ pub(crate) fn tap(namespace: &str, end: &End, mtu: u16) -> Result<SyncDevice> {
 ///
 /// # Errors
 /// What `ip` says.
-pub(crate) fn address(namespace: &str, ends: &[(End, End)], routes: &[Route]) -> Result<()> {
+pub(crate) fn address(
+    namespace: &str,
+    ends: &[(End, End)],
+    routes: &[Route],
+    congestion_control: Option<&str>,
+) -> Result<()> {
     let with_v6 = Path::new("/proc/sys/net/ipv6").exists();
     let mut commands = String::new();
     let mut command = |line: String| commands.extend([line.as_str(), "\n"]);
+    let control = congestion_control.map_or_else(String::new, |control| format!(" congctl {control}"));
     for (end, far) in ends {
         let device = &end.link;
         command(format!("address add {}/{V4_BITS} dev {device}", end.v4));
@@ -141,8 +147,24 @@ pub(crate) fn address(namespace: &str, ends: &[(End, End)], routes: &[Route]) ->
             command(format!("neighbour replace {} lladdr {mac} dev {device} nud permanent", far.v6));
         }
     }
+    if congestion_control.is_some() {
+        // The routes that came with the addresses, once more.
+        for (end, _) in ends {
+            let (v4, v6) = addresses::networks(end);
+            let device = &end.link;
+            command(format!(
+                "route replace {v4}/{V4_BITS} dev {device} proto kernel scope link src {}{control}",
+                end.v4
+            ));
+            if with_v6 {
+                command(format!(
+                    "route replace {v6}/{V6_BITS} dev {device} proto kernel metric 256{control}"
+                ));
+            }
+        }
+    }
     for route in routes.iter().filter(|route| with_v6 || route.via.is_ipv4()) {
-        command(format!("route add {}/{} via {}", route.network.0, route.network.1, route.via));
+        command(format!("route add {}/{} via {}{control}", route.network.0, route.network.1, route.via));
     }
     ip(&["-n", namespace, "-batch", "-"], &commands)
 }

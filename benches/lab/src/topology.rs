@@ -38,6 +38,10 @@ pub struct SiteSpec {
     pub name: String,
     /// Kernel settings of its namespace, all under `net.`.
     pub sysctl: BTreeMap<String, String>,
+    /// What TCP there uses unless a socket asks for another; `None`: what the machine uses. A setting would not do: the
+    /// kernel takes only those that the machine allows everybody as a namespace's default.
+    #[serde(default)]
+    pub congestion_control: Option<String>,
 }
 
 /// A link between two sites.
@@ -60,7 +64,11 @@ pub struct LinkSpec {
 impl Topology {
     /// Two sites `a` and `b` with one link `wan`, the same both ways.
     pub fn two_sites(conditions: &Conditions) -> Self {
-        let site = |name: &str| SiteSpec { name: name.to_owned(), sysctl: BTreeMap::new() };
+        let site = |name: &str| SiteSpec {
+            name: name.to_owned(),
+            sysctl: BTreeMap::new(),
+            congestion_control: None,
+        };
         let link = LinkSpec {
             name: "wan".to_owned(),
             from: "a".to_owned(),
@@ -153,6 +161,7 @@ struct WrittenSite {
     name: Spanned<String>,
     #[serde(default)]
     sysctl: BTreeMap<Spanned<String>, String>,
+    congestion_control: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]
@@ -191,7 +200,18 @@ impl Written {
                 }
             }
             let sysctl = site.sysctl.into_iter().map(|(name, value)| (name.into_inner(), value)).collect();
-            sites.push(SiteSpec { name: site.name.into_inner(), sysctl });
+            let congestion_control = match site.congestion_control {
+                Some(control) if is_congestion_control(control.get_ref()) => Some(control.into_inner()),
+                Some(control) => {
+                    let message = format!(
+                        "{:?} is no congestion control, expected one as cubic or bbr",
+                        control.get_ref()
+                    );
+                    return Err((control.span(), message));
+                }
+                None => None,
+            };
+            sites.push(SiteSpec { name: site.name.into_inner(), sysctl, congestion_control });
         }
         if sites.len() < 2 {
             return Err((self.name.span(), "expected at least two [[site]]".to_owned()));
@@ -291,6 +311,9 @@ impl Topology {
         for name in names.iter().chain(&devices) {
             ensure!(is_name(name) && *name != "lo", "{name:?} is no name: expected {NAME_FORM}");
         }
+        for control in self.sites.iter().filter_map(|site| site.congestion_control.as_deref()) {
+            ensure!(is_congestion_control(control), "{control:?} is no congestion control");
+        }
         for link in &self.links {
             ensure!(
                 names.contains(link.from.as_str())
@@ -323,6 +346,11 @@ fn is_name(name: &str) -> bool {
     (1..=NAME_CHARS_MAX).contains(&name.len())
         && !name.starts_with('-')
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+}
+
+/// Whether it can be one: the kernel knows which there are.
+fn is_congestion_control(name: &str) -> bool {
+    (1..16).contains(&name.len()) && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
 fn named(name: &Spanned<String>, what: &str) -> Result<(), Mistake> {
@@ -412,5 +440,9 @@ mod tests {
             "name='t'\n[[site]]\nname='a'\nsysctl={\"kernel.panic\"=\"1\"}\n[[site]]\nname='b'\n[[link]]\nname='w'\nfrom='a'\nto='b'",
         );
         assert!(said.starts_with("x.toml:4:") && said.contains("net."), "{said}");
+        let said = refused(
+            "name='t'\n[[site]]\nname='a'\ncongestion_control='cu bic'\n[[site]]\nname='b'\n[[link]]\nname='w'\nfrom='a'\nto='b'",
+        );
+        assert!(said.starts_with("x.toml:4:") && said.contains("cubic or bbr"), "{said}");
     }
 }

@@ -155,3 +155,29 @@ fn a_site_behind_another_is_reached_through_it() {
     let (_, from) = far.recv_from(&mut [0; 16]).unwrap();
     assert_eq!(from.ip(), slow.address());
 }
+
+#[test]
+fn a_site_uses_the_congestion_control_that_its_topology_names() {
+    needs_a_lab!();
+    let read = |name: &str| std::fs::read_to_string(Path::new("/proc/sys/net/ipv4").join(name)).unwrap();
+    let (known, default) = (read("tcp_available_congestion_control"), read("tcp_congestion_control"));
+    let Some(other) = known.split_whitespace().find(|control| *control != default.trim()) else {
+        eprintln!("skipped: this kernel has no other congestion control than {default}");
+        return;
+    };
+    let mut topology = Topology::two_sites(&Conditions::default());
+    topology.sites[0].congestion_control = Some(other.to_owned());
+    let lab = Lab::start(&topology).unwrap();
+    let (a, b) = (lab.site("a").unwrap(), lab.site("b").unwrap());
+    let v6: IpAddr = b.end("wan").unwrap().v6.into();
+    for address in [b.address(), v6] {
+        if address.is_ipv6() && !Path::new("/proc/sys/net/ipv6").exists() {
+            eprintln!("skipped for IPv6: this kernel has none");
+            continue;
+        }
+        let listener = b.within(|| Ok(TcpListener::bind((address, 0))?)).unwrap();
+        let to = listener.local_addr().unwrap();
+        let near = a.within(move || Ok(TcpStream::connect(to)?)).unwrap();
+        assert_eq!(rustix::net::sockopt::tcp_congestion(&near).unwrap(), other, "to {address}");
+    }
+}

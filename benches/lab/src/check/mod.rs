@@ -3,6 +3,7 @@
 mod traffic;
 
 use std::fs;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -46,8 +47,13 @@ pub enum Allowed {
 /// What a check found.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct CheckReport {
-    /// Of the labs' chance.
+    /// Of the lab's chance.
     pub seed: u64,
+    /// How many wanted a processor when it began, on average over a minute, and how many processors there are: on a
+    /// machine that others use, what fails may be their doing.
+    pub load_average: f64,
+    /// See `load_average`.
+    pub processors: usize,
     /// In the order of their measurement.
     pub findings: Vec<Finding>,
 }
@@ -87,6 +93,9 @@ const ONE_CORE_MBIT: f64 = 1000.0;
 /// # Errors
 /// When a lab cannot be made, or a measurement could not be made at all.
 pub fn check(seed: u64, progress: impl Fn(&str)) -> Result<CheckReport> {
+    let load = fs::read_to_string("/proc/loadavg").context("reading the load")?;
+    let load_average = load.split_whitespace().next().and_then(|text| text.parse().ok()).unwrap_or(0.0);
+    let processors = thread::available_parallelism().map_or(1, usize::from);
     let mut findings = Vec::new();
     let lab = Lab::start_with(&tuned(), seed)?;
     let set = |conditions: &Conditions| lab.set("wan", Way::Both, conditions);
@@ -124,7 +133,7 @@ pub fn check(seed: u64, progress: impl Fn(&str)) -> Result<CheckReport> {
         set(&Conditions { rate_mbit: Some(rate), delay_ms, ..Conditions::default() })?;
         findings.extend(bulk(&lab, rate, delay_ms)?);
     }
-    Ok(CheckReport { seed, findings })
+    Ok(CheckReport { seed, load_average, processors, findings })
 }
 
 /// Two sites whose TCP has room for the product of the largest bandwidth and delay.

@@ -133,7 +133,9 @@ fn check(args: &CheckArgs) -> Result<()> {
     }
     ensure!(
         report.passed(),
-        "not everything is as it was asked for; on a machine that others use at the moment, check again"
+        "not everything is as it was asked for; {:.1} wanted one of {} processors, so check again if others use this machine",
+        report.load_average,
+        report.processors
     );
     Ok(())
 }

@@ -79,7 +79,13 @@ pub(super) fn check(report: &CheckReport) -> String {
         let passed = if finding.passed { "ok" } else { "FAILED" }.to_owned();
         rows.push([finding.what.clone(), value(finding.asked), value(finding.measured), allowed, passed]);
     }
-    format!("seed {}\n{}", report.seed, aligned(&rows))
+    format!(
+        "seed {}; load average {} on {} processors\n{}",
+        report.seed,
+        report.load_average,
+        report.processors,
+        aligned(&rows)
+    )
 }
 
 /// What a direction does, in words.
