@@ -58,6 +58,8 @@ pub(crate) enum Command {
     /// Show a gateway's version, listeners and state
     #[command(after_help = "Example:\n  novactl info --gateway /run/novacron/gateway.sock")]
     Info(GatewayArgs),
+    /// Make a site's authorities; issue, list, rotate and revoke certificates
+    Keys(Box<crate::keys::args::KeysArgs>),
 }
 
 const MIGRATE_EXAMPLES: &str = "\

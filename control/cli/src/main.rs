@@ -9,6 +9,7 @@ mod args;
 mod commit;
 mod ends;
 mod journal;
+mod keys;
 mod limits;
 mod lines;
 mod migrate;
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
             said.exit
         }
         Command::Info(args) => one_call(sessions::info(args)),
+        Command::Keys(args) => said(keys::run(args)),
     })
 }
 
@@ -86,6 +88,19 @@ fn migrate(args: &MigrateArgs) -> u8 {
         tell(&sentences);
     }
     report.exit()
+}
+
+fn said(result: Result<keys::Said, keys::Failed>) -> u8 {
+    match result {
+        Ok(said) => {
+            print(&said.text);
+            said.exit
+        }
+        Err(error) => {
+            tell(&format!("{error}\n"));
+            keys::Failed::EXIT
+        }
+    }
 }
 
 fn one_call(result: Result<String, GatewayError>) -> u8 {

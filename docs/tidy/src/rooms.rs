@@ -40,7 +40,12 @@ pub const ROOMS: &[Room] = &[
         may_know: &["novacron-cluster", "novacron-control-api"],
         never: &["glommio"],
     },
-    Room { package: "novactl", may_know: &["novacron-control-api"], never: &["tokio", "glommio"] },
+    Room { package: "novacron-keys", may_know: &["novacron-control-api"], never: RUNTIMES },
+    Room {
+        package: "novactl",
+        may_know: &["novacron-control-api", "novacron-keys"],
+        never: &["tokio", "glommio"],
+    },
     // Outside: they start and measure the others as processes.
     Room { package: "novacron-guest", may_know: &[], never: RUNTIMES },
     Room { package: "novacron-lab", may_know: &[], never: &["tokio", "glommio"] },

@@ -4,6 +4,7 @@
 //! command any fake carries out goes into one log, so that tests can say what came before what.
 
 mod gateway;
+mod keys;
 mod migrate;
 mod qemu;
 mod recover;
