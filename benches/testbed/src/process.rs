@@ -72,6 +72,28 @@ impl Process {
         Ok(Self { name: name.to_owned(), child, log: log.to_owned() })
     }
 
+    /// Starts `program` behind `prefix` as a part of a pipeline: it reads from `stdin` and writes to `stdout`. What it
+    /// says of itself goes to `<name>.log` in `scratch`.
+    ///
+    /// # Errors
+    /// Those of [`Process::start`].
+    pub fn start_piped(
+        prefix: &[String],
+        scratch: &Scratch,
+        name: &str,
+        (program, arguments): (&Path, &[String]),
+        stdin: Stdio,
+        stdout: Stdio,
+    ) -> Result<Self> {
+        let log = scratch.file(&format!("{name}.log"));
+        let errors = File::create(&log).with_context(|| format!("making {}", log.display()))?;
+        let (program, arguments) = behind(prefix, program, arguments);
+        let mut command = tied(&program);
+        command.args(arguments).stdin(stdin).stdout(stdout).stderr(errors);
+        let child = spawn(command).with_context(|| format!("starting {name} ({})", program.display()))?;
+        Ok(Self { name: name.to_owned(), child, log })
+    }
+
     /// What the process is called in messages.
     pub fn name(&self) -> &str {
         &self.name

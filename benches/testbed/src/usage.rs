@@ -24,17 +24,24 @@ impl Usage {
     /// When there is no such process, or it has just ended.
     pub fn of(pid: u32) -> Result<Self> {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).context("/proc/PID/status")?;
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).context("/proc/PID/stat")?;
         let kib = |name| {
             kib_of(&status, name).with_context(|| format!("no {name} for process {pid}: has it ended?"))
         };
-        let ticks = ticks_of(&stat).with_context(|| format!("/proc/{pid}/stat is not understood"))?;
-        let per_second = clock_ticks_per_second().max(1);
         Ok(Self {
             rss_bytes: kib("VmRSS")? << 10,
             rss_bytes_max: kib("VmHWM")? << 10,
-            cpu: Duration::from_millis(ticks * 1000 / per_second),
+            cpu: Self::cpu_of(pid)?,
         })
+    }
+
+    /// Processor time alone: known of a process that has ended as well, until it is waited for.
+    ///
+    /// # Errors
+    /// When there is no such process.
+    pub fn cpu_of(pid: u32) -> Result<Duration> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).context("/proc/PID/stat")?;
+        let ticks = ticks_of(&stat).with_context(|| format!("/proc/{pid}/stat is not understood"))?;
+        Ok(Duration::from_millis(ticks * 1000 / clock_ticks_per_second().max(1)))
     }
 }
 
