@@ -9,7 +9,7 @@ GUEST_INIT := $(GUEST_DIR)/build/$(GUEST_TRIPLE)/release/novacron-guest
 CRATES := --workspace --exclude novacron-guest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup guest guest-image build demo bench microbench test lint unit fuzz e2e
+.PHONY: help setup guest guest-image build demo bench bench-full figures microbench test lint unit fuzz e2e
 # Steps share the processor and one build directory: in order, whatever -j says.
 .NOTPARALLEL:
 
@@ -35,7 +35,13 @@ build: setup ## build everything, optimised
 demo: guest build ## migrate a running guest through two gateways and say what came of it
 	$(TARGET_DIR)/release/novacron-demo $(TARGET_DIR)/demo
 
-bench: guest build ## measure the promised figures and say of each whether it is reached
+bench: guest-image guest build ## measure the scenarios that matter most over emulated links, under 12 minutes on 2 cores
+	$(TARGET_DIR)/release/novacron-bench run --short --out $(TARGET_DIR)/bench
+
+bench-full: guest-image figures ## measure every scenario, and the promised figures: hours
+	$(TARGET_DIR)/release/novacron-bench run --out $(TARGET_DIR)/bench
+
+figures: guest build ## measure the promised figures on loopback and say of each whether it is reached
 	$(TARGET_DIR)/release/novacron-figures --json $(TARGET_DIR)/figures.json
 
 microbench: setup ## speed of the protocol's hot paths, in GB/s

@@ -44,13 +44,14 @@ qemu_version() { qemu-system-x86_64 --version 2>/dev/null | sed -nE '1s/.*versio
 at_least() { [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1)" = "$2" ]; }
 qemu_is_good() { local have; have="$(qemu_version)"; [ -n "$have" ] && at_least "$have" "$QEMU_MIN"; }
 
-# setpriv (util-linux) ties the processes that tests start to the life of the test; socat is what the relay
-# figures are compared with; mke2fs writes the guest's disk image; git is what glommio's build script calls; ip makes the lab's namespaces, iperf3 and
-# ping measure its links.
+# setpriv (util-linux) ties the processes that tests start to the life of the test; socat and zstd are what gateways
+# are compared with; mke2fs writes the guest's disk image; git is what glommio's build script calls; ip makes the
+# lab's namespaces, iperf3 and ping measure its links.
 missing_packages() {
     { command -v cc && command -v c++ && command -v make; } >/dev/null || echo build-essential
     command -v git >/dev/null || echo git
     command -v socat >/dev/null || echo socat
+    command -v zstd >/dev/null || echo zstd
     command -v setpriv >/dev/null || echo util-linux
     command -v ip >/dev/null || echo iproute2
     command -v iperf3 >/dev/null || echo iperf3
@@ -70,7 +71,7 @@ if ! is_apt_system; then
     cat >&2 <<NEEDS
   a C and C++ compiler, make, git    (to build)
   rustup or Rust of the version in Cargo.toml's rust-version, or later, with rustfmt and clippy
-  qemu-system-x86_64 >= $QEMU_MIN, socat, setpriv, ip, iperf3, ping   (to test and to demonstrate)
+  qemu-system-x86_64 >= $QEMU_MIN, socat, zstd, setpriv, ip, iperf3, ping   (to test and to demonstrate)
   a Linux kernel with a 16550 serial port and devtmpfs built in, as $VMLINUZ
 NEEDS
     exit 3

@@ -3,10 +3,11 @@
 use std::env;
 use std::path::Path;
 
-use novacron_testbed::artefact;
+use novacron_testbed::{Workload, artefact};
 
 use crate::contender::{Contender, Kind};
-use crate::scenario::{Load, Scenario};
+use crate::scenario::{GuestPart, Load, Scenario};
+use crate::workload;
 
 /// What this machine has. Each `Err` says in one sentence what is missing.
 #[derive(Clone, Debug)]
@@ -15,6 +16,8 @@ pub struct Ability {
     pub lab: Result<(), String>,
     /// Guests.
     pub qemu: Result<(), String>,
+    /// The disk image that workloads of real programs run from.
+    pub image: Result<(), String>,
     /// Our gateways and novactl.
     pub gateways: Result<(), String>,
     /// The relay.
@@ -33,6 +36,7 @@ impl Ability {
         Self {
             lab: lab.map_err(|missing| format!("no lab: {missing}")),
             qemu: on_path("qemu-system-x86_64", "make setup").and_then(|()| guest()),
+            image: artefact::image().map(drop).map_err(|error| format!("no disk image: {error:#}")),
             gateways: built("novacron-gateway").and_then(|()| built("novactl")),
             socat: on_path("socat", "make setup"),
             zstd: on_path("zstd", "make setup"),
@@ -46,10 +50,15 @@ impl Ability {
         let guest = match &scenario.load {
             // A link alone can be measured without any guest.
             Load::Guest(_) if scenario.contenders.iter().all(|one| one.kind == Kind::Iperf3) => None,
-            Load::Guest(_) => error(&self.qemu),
-            Load::Stream(stream) => stream.of.as_ref().and_then(|_| error(&self.qemu)),
+            Load::Guest(guest) => self.missing_for_guest(guest),
+            Load::Stream(stream) => stream.of.as_ref().and_then(|guest| self.missing_for_guest(guest)),
         };
         lab.or(guest)
+    }
+
+    fn missing_for_guest(&self, guest: &GuestPart) -> Option<&str> {
+        let needs_image = workload::of(guest).is_ok_and(Workload::needs_image);
+        error(&self.qemu).or(error(&self.image).filter(|_| needs_image))
     }
 
     /// What a contender lacks; `None`: nothing.
@@ -70,7 +79,7 @@ impl Ability {
 
     /// What is missing, each once, and what for.
     pub fn lacks(&self) -> Vec<&str> {
-        let all = [&self.lab, &self.qemu, &self.gateways, &self.socat, &self.zstd, &self.iperf3];
+        let all = [&self.lab, &self.qemu, &self.image, &self.gateways, &self.socat, &self.zstd, &self.iperf3];
         let mut lacks: Vec<&str> = all.into_iter().filter_map(error).collect();
         lacks.dedup();
         lacks
@@ -108,6 +117,7 @@ mod tests {
         Ability {
             lab: ok.clone(),
             qemu: ok.clone(),
+            image: ok.clone(),
             gateways: ok.clone(),
             socat: ok.clone(),
             zstd: ok.clone(),
@@ -135,6 +145,17 @@ mod tests {
     fn without_qemu_no_guest_moves() {
         let ability = Ability { qemu: Err("no QEMU".into()), ..ability() };
         assert_eq!(ability.missing_for(&scenario("")), Some("no QEMU"));
+    }
+
+    #[test]
+    fn without_the_image_only_workloads_that_run_from_it_are_missing() {
+        let ability = Ability { image: Err("no disk image".into()), ..ability() };
+        assert_eq!(ability.missing_for(&scenario("")), None);
+        let mut redis = scenario("");
+        if let Load::Guest(guest) = &mut redis.load {
+            guest.workload = "redis".into();
+        }
+        assert_eq!(ability.missing_for(&redis), Some("no disk image"));
     }
 
     #[test]
