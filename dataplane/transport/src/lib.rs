@@ -5,7 +5,8 @@
 //!   gateway[gateway glue] --> contract[contract: Transport]
 //!   contract --> tcp[tcp: TcpTransport]
 //!   gateway --> hypervisor[hypervisor: HypervisorStream]
-//!   tcp --> net[net: Socket, Listener, connect]
+//!   tcp --> tls[tls: Channel, TlsCredentials]
+//!   tls --> net[net: Socket, Listener, connect]
 //!   hypervisor --> net
 //!   gateway --> shard[shard: run_shards, timers, mailbox, shutdown]
 //!   net --> glommio
@@ -28,6 +29,7 @@ pub mod net;
 pub mod pool;
 pub mod shard;
 pub mod tcp;
+pub mod tls;
 mod waiters;
 
 pub use contract::{Caps, CloseReason, Event, Refused, Transport};
@@ -35,3 +37,4 @@ pub use hypervisor::HypervisorStream;
 pub use net::{Address, Listener, NetError, OpenSocket, Peer, SocketOptions, connect};
 pub use pool::{FrameBuffer, FramePool, PoolStats};
 pub use tcp::{HeaderCheck, TcpConfig, TcpTransport};
+pub use tls::{CredentialError, TlsCredentials, TlsFailure, TlsFiles, TlsPeer};

@@ -32,6 +32,23 @@ pub const FRAMES_PER_SEND_MAX: usize = 64;
 /// System calls of one direction within one `poll`, before others on the shard get their turn.
 pub const SYSCALLS_PER_POLL_MAX: usize = 8;
 
+/// Bytes that one stream seals before it asks the socket to take them: four full records, which stay in a core's own cache
+/// between sealing and sending.
+pub const TLS_SEAL_BYTES: usize = 64 * 1024;
+
+/// Bytes of one receive under TLS, and of incomplete records.
+pub const TLS_RECEIVE_BYTES: usize = 128 * 1024;
+
+/// Bytes that a peer may send before its handshake is complete. A hello with a post-quantum share is 1.5 KiB, a chain of
+/// certificates a few more; whatever arrives directly behind it counts as well.
+pub const TLS_HANDSHAKE_BYTES_MAX: usize = 32 * 1024;
+
+/// Certificates that a gateway shows: its own and what stands between that and an authority.
+pub const CHAIN_MAX: usize = 8;
+
+/// Authorities that a gateway believes: one a site that it is paired with, two while one succeeds another.
+pub const AUTHORITIES_MAX: usize = 2048;
+
 /// Unaccepted connections that the kernel holds for a listener.
 pub const LISTEN_BACKLOG: i32 = 128;
 

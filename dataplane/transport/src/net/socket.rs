@@ -6,6 +6,7 @@
 use super::options::unacknowledged_bytes;
 use super::{AppliedOptions, NetError, PathStats, SocketOptions};
 use crate::limits::SYSCALLS_PER_POLL_MAX;
+use crate::tls::{Secured, TlsPeer};
 use futures_io::{AsyncRead, AsyncWrite};
 use glommio::net::TcpStream;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -56,13 +57,14 @@ impl fmt::Display for Peer {
 pub struct OpenSocket {
     fd: OwnedFd,
     is_tcp: bool,
+    tls: Option<Box<Secured>>,
 }
 
 impl OpenSocket {
     /// Takes over a connected stream socket, TCP or unix.
     pub fn adopt(fd: OwnedFd) -> io::Result<Self> {
         let is_tcp = matches!(sockopt::socket_domain(&fd)?, AddressFamily::INET | AddressFamily::INET6);
-        Ok(Self { fd, is_tcp })
+        Ok(Self { fd, is_tcp, tls: None })
     }
 
     /// Who is at the other end.
@@ -84,6 +86,20 @@ impl OpenSocket {
     /// Whether this is TCP rather than a unix socket.
     pub fn is_tcp(&self) -> bool {
         self.is_tcp
+    }
+
+    /// Who the other end has shown to be; `None` on a connection in the clear.
+    pub fn tls_peer(&self) -> Option<&TlsPeer> {
+        self.tls.as_ref().map(|secured| secured.peer())
+    }
+
+    pub(crate) fn with_tls(self, secured: Secured) -> Self {
+        Self { tls: Some(Box::new(secured)), ..self }
+    }
+
+    /// The keys, which whoever attaches the socket must take over.
+    pub(crate) fn take_tls(&mut self) -> Option<Box<Secured>> {
+        self.tls.take()
     }
 }
 

@@ -7,6 +7,7 @@ use crate::contract::{Caps, CloseReason, Event, Refused, Transport};
 use crate::limits::{FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_CEILING, SYSCALLS_PER_POLL_MAX};
 use crate::net::{AppliedOptions, NetError, OpenSocket, PathStats, Peer, Socket, SocketOptions};
 use crate::pool::{FrameBuffer, FramePool};
+use crate::tls::{Channel, TlsPeer};
 use bytes::Bytes;
 use receive::{Progress, Reassembly};
 use send::SendQueue;
@@ -67,7 +68,7 @@ impl TcpConfig {
 
 /// A stream over TCP (or over a unix socket, where two gateways share a machine).
 pub struct TcpTransport {
-    socket: Socket,
+    channel: Channel,
     peer: Peer,
     config: TcpConfig,
     send_pool: FramePool,
@@ -77,6 +78,7 @@ pub struct TcpTransport {
     // Sending failed; what the peer said before is still read, then this becomes `dead`.
     send_failed: Option<CloseReason>,
     finishing: bool,
+    said_farewell: bool,
     finished: bool,
     // The task that polls, to be told of frames that others submit.
     poller: Option<Waker>,
@@ -92,22 +94,27 @@ impl std::fmt::Debug for TcpTransport {
     }
 }
 
+fn send_failed(error: &std::io::Error) -> CloseReason {
+    CloseReason::io("sending to the peer gateway failed", error)
+}
+
 impl TcpTransport {
     /// Takes over a connected socket, on the shard that will serve it. Frames to send come from `send_pool` (see
     /// [`Transport::alloc`]), received ones from `receive_pool`: keep them apart, or frames that wait for their
     /// acknowledgement may leave no memory to receive it (small frames, at most
     /// [`crate::limits::SMALL_FRAME_BYTES_MAX`], are received without the pool in any case, unless a larger one comes first).
     pub fn attach(
-        open: OpenSocket,
+        mut open: OpenSocket,
         config: TcpConfig,
         send_pool: FramePool,
         receive_pool: FramePool,
     ) -> Result<Self, NetError> {
         config.check(&receive_pool)?;
         let peer = open.peer();
-        let socket = Socket::attach(open, &config.socket)?;
+        let secured = open.take_tls();
+        let channel = Channel::new(Socket::attach(open, &config.socket)?, secured);
         Ok(Self {
-            socket,
+            channel,
             peer,
             queue: SendQueue::default(),
             incoming: Reassembly::new(receive_pool, config.payload_bytes_max, config.header_check),
@@ -116,6 +123,7 @@ impl TcpTransport {
             dead: None,
             send_failed: None,
             finishing: false,
+            said_farewell: false,
             finished: false,
             poller: None,
         })
@@ -124,10 +132,10 @@ impl TcpTransport {
     /// Gives the connection up, so that another shard can take it over. Refused while bytes wait in either direction:
     /// they would be lost.
     pub fn detach(self) -> std::io::Result<OpenSocket> {
-        if !self.queue.is_empty() || !self.incoming.is_empty() {
+        if !self.queue.is_empty() || !self.incoming.is_empty() || self.channel.waiting_bytes() > 0 {
             return Err(std::io::Error::other("bytes wait on the stream; it cannot move to another shard"));
         }
-        self.socket.duplicate()
+        self.channel.detach()
     }
 
     /// Who is at the other end.
@@ -135,14 +143,19 @@ impl TcpTransport {
         &self.peer
     }
 
+    /// Who the other end has shown to be; `None` on a stream in the clear.
+    pub fn tls_peer(&self) -> Option<&TlsPeer> {
+        self.channel.tls_peer()
+    }
+
     /// Options as the socket has them.
     pub fn applied_options(&self) -> std::io::Result<AppliedOptions> {
-        self.socket.applied_options()
+        self.channel.socket().applied_options()
     }
 
     /// What TCP measured on the path.
     pub fn path_stats(&self) -> std::io::Result<PathStats> {
-        self.socket.path_stats()
+        self.channel.socket().path_stats()
     }
 
     /// Frames that wait in this process to be sent.
@@ -154,18 +167,27 @@ impl TcpTransport {
     fn flush(&mut self, cx: &mut Context<'_>) -> bool {
         for _ in 0..SYSCALLS_PER_POLL_MAX {
             if self.queue.is_empty() {
+                if self.finishing && !self.said_farewell {
+                    self.said_farewell = true;
+                    self.channel.say_farewell();
+                }
+                match self.channel.poll_flush(cx) {
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(e)) => self.send_failed = Some(send_failed(&e)),
+                    Poll::Pending => return false,
+                }
                 if self.finishing && !self.finished {
                     self.finished = true;
                     // Fails only if the connection is gone, which receiving will report.
-                    let _ = self.socket.shutdown_send();
+                    let _ = self.channel.socket().shutdown_send();
                 }
                 return false;
             }
-            match self.queue.poll_send(&self.socket, cx) {
+            match self.queue.poll_send(&mut self.channel, cx) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(e)) => {
                     self.queue.clear();
-                    self.send_failed = Some(CloseReason::io("sending to the peer gateway failed", &e));
+                    self.send_failed = Some(send_failed(&e));
                     return false;
                 }
                 Poll::Pending => return false,
@@ -177,7 +199,7 @@ impl TcpTransport {
     fn die(&mut self, reason: CloseReason) -> Poll<Event> {
         self.queue.clear();
         self.incoming.clear();
-        self.socket.shutdown();
+        self.channel.socket().shutdown();
         self.poller = None;
         self.dead = Some(reason.clone());
         Poll::Ready(Event::Closed(reason))
@@ -201,7 +223,7 @@ impl Transport for TcpTransport {
         if self.dead.is_some() || self.send_failed.is_some() || self.finishing {
             return Err(Refused::Closed { frame });
         }
-        self.queue.push(frame, &self.config)?;
+        self.queue.push(frame, self.channel.waiting_bytes(), &self.config)?;
         if let Some(poller) = self.poller.take() {
             poller.wake();
         }
@@ -213,10 +235,12 @@ impl Transport for TcpTransport {
             return Poll::Ready(Event::Closed(reason.clone()));
         }
         let mut again = self.flush(cx);
-        if let Some(queued_bytes) = self.queue.take_writable(self.config.queue_low_water_bytes) {
+        if let Some(queued_bytes) =
+            self.queue.take_writable(self.channel.waiting_bytes(), self.config.queue_low_water_bytes)
+        {
             return Poll::Ready(Event::Writable { queued_bytes });
         }
-        match self.incoming.poll(&self.socket, cx) {
+        match self.incoming.poll(&mut self.channel, cx) {
             Poll::Ready(Ok(Progress::Frame(frame))) => return Poll::Ready(Event::Received(frame)),
             Poll::Ready(Ok(Progress::TurnOver)) => again = true,
             Poll::Ready(Err(reason)) => {
@@ -256,17 +280,11 @@ impl Transport for TcpTransport {
     }
 
     fn queued_bytes(&self) -> usize {
-        self.queue.bytes()
+        if self.dead.is_some() { 0 } else { self.queue.bytes() + self.channel.waiting_bytes() }
     }
 
     fn unacknowledged_bytes(&self) -> usize {
-        self.socket.unacknowledged_bytes().unwrap_or(0)
-    }
-}
-
-impl Drop for TcpTransport {
-    fn drop(&mut self) {
-        self.incoming.clear();
+        self.channel.socket().unacknowledged_bytes().unwrap_or(0)
     }
 }
 

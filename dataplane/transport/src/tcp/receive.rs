@@ -9,8 +9,9 @@ use crate::frame::frame_len;
 use crate::limits::{
     SMALL_FRAME_BYTES_MAX, STAGING_BYTES, STAGING_BYTES_BESIDE_PAYLOAD, SYSCALLS_PER_POLL_MAX,
 };
-use crate::net::Socket;
+
 use crate::pool::{FrameBuffer, FramePool, PoolWait};
+use crate::tls::Channel;
 use bytes::Bytes;
 use std::io::{self, IoSliceMut};
 use std::task::{Context, Poll, ready};
@@ -55,14 +56,14 @@ impl Reassembly {
 
     pub(super) fn poll(
         &mut self,
-        socket: &Socket,
+        channel: &mut Channel,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Progress, CloseReason>> {
         for _ in 0..SYSCALLS_PER_POLL_MAX {
             if let Some(frame) = ready!(self.poll_cut(cx))? {
                 return Poll::Ready(Ok(Progress::Frame(frame)));
             }
-            let received = ready!(self.poll_fill(socket, cx));
+            let received = ready!(self.poll_fill(channel, cx));
             match received {
                 Ok(0) => return Poll::Ready(Err(self.end_reason())),
                 Ok(_) => {}
@@ -122,17 +123,17 @@ impl Reassembly {
     }
 
     /// One receive: the rest of a large frame and a little of what follows, or as much as staging holds.
-    fn poll_fill(&mut self, socket: &Socket, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    fn poll_fill(&mut self, channel: &mut Channel, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let Some((buffer, filled)) = &mut self.partial else {
             let received =
-                ready!(socket.poll_receive(cx, &mut [IoSliceMut::new(&mut self.staging[self.end..])]))?;
+                ready!(channel.poll_receive(cx, &mut [IoSliceMut::new(&mut self.staging[self.end..])]))?;
             self.end += received;
             return Poll::Ready(Ok(received));
         };
         let rest = buffer.len() - *filled;
         let beside = &mut self.staging[..STAGING_BYTES_BESIDE_PAYLOAD];
         let received = ready!(
-            socket.poll_receive(cx, &mut [IoSliceMut::new(&mut buffer[*filled..]), IoSliceMut::new(beside)])
+            channel.poll_receive(cx, &mut [IoSliceMut::new(&mut buffer[*filled..]), IoSliceMut::new(beside)])
         )?;
         *filled += received.min(rest);
         self.end = received.saturating_sub(rest);
@@ -152,5 +153,11 @@ impl Reassembly {
         self.partial = None;
         self.start = 0;
         self.end = 0;
+    }
+}
+
+impl Drop for Reassembly {
+    fn drop(&mut self) {
+        self.clear();
     }
 }

@@ -4,7 +4,7 @@ use super::TcpConfig;
 use crate::contract::Refused;
 use crate::frame::frame_len;
 use crate::limits::FRAMES_PER_SEND_MAX;
-use crate::net::Socket;
+use crate::tls::Channel;
 use bytes::{Buf, Bytes};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -19,15 +19,18 @@ pub(super) struct SendQueue {
 }
 
 impl SendQueue {
-    pub(super) fn push(&mut self, frame: Bytes, config: &TcpConfig) -> Result<(), Refused> {
+    /// `beside` bytes wait below this queue, and count as if they waited here.
+    pub(super) fn push(&mut self, frame: Bytes, beside: usize, config: &TcpConfig) -> Result<(), Refused> {
         match frame_len(&frame, config.payload_bytes_max) {
             Ok(Some(len)) if len == frame.len() => {}
             Ok(_) => return Err(Refused::Malformed { frame }),
             Err(oversize) => return Err(Refused::Oversize { frame, oversize }),
         }
-        if self.bytes + frame.len() > config.queue_bytes_max || self.frames.len() >= config.queue_frames_max {
+        let queued_bytes = self.bytes + beside;
+        if queued_bytes + frame.len() > config.queue_bytes_max || self.frames.len() >= config.queue_frames_max
+        {
             self.wants_writable = true;
-            return Err(Refused::Full { frame, queued_bytes: self.bytes });
+            return Err(Refused::Full { frame, queued_bytes });
         }
         self.bytes += frame.len();
         self.wants_writable |= self.bytes > config.queue_low_water_bytes;
@@ -36,14 +39,14 @@ impl SendQueue {
     }
 
     /// One system call for as many frames as fit it.
-    pub(super) fn poll_send(&mut self, socket: &Socket, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(super) fn poll_send(&mut self, channel: &mut Channel, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut slices = [IoSlice::new(&[]); FRAMES_PER_SEND_MAX];
         let mut count = 0;
         for (slice, frame) in slices.iter_mut().zip(&self.frames) {
             *slice = IoSlice::new(frame);
             count += 1;
         }
-        let sent = ready!(socket.poll_send(cx, &slices[..count]))?;
+        let sent = ready!(channel.poll_send(cx, &slices[..count]))?;
         self.advance(sent);
         Poll::Ready(Ok(()))
     }
@@ -63,10 +66,11 @@ impl SendQueue {
     }
 
     /// The queue's length, once, when somebody was refused or filled it and there is room again.
-    pub(super) fn take_writable(&mut self, low_water_bytes: usize) -> Option<usize> {
-        (self.wants_writable && self.bytes <= low_water_bytes).then(|| {
+    pub(super) fn take_writable(&mut self, beside: usize, low_water_bytes: usize) -> Option<usize> {
+        let queued_bytes = self.bytes + beside;
+        (self.wants_writable && queued_bytes <= low_water_bytes).then(|| {
             self.wants_writable = false;
-            self.bytes
+            queued_bytes
         })
     }
 

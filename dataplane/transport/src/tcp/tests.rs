@@ -166,7 +166,7 @@ fn an_exhausted_pool_pauses_receiving_until_memory_returns() {
                     std::thread::sleep(Duration::from_millis(20));
                     drop(received);
                 });
-                let waited = poll_fn(|cx| match transport.incoming.poll(&transport.socket, cx) {
+                let waited = poll_fn(|cx| match transport.incoming.poll(&mut transport.channel, cx) {
                     Poll::Ready(Ok(Progress::Frame(frame))) => Poll::Ready(frame),
                     Poll::Ready(_) => panic!("ended"),
                     Poll::Pending => Poll::Pending,
