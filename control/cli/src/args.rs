@@ -60,6 +60,8 @@ pub(crate) enum Command {
     Info(GatewayArgs),
     /// Make a site's authorities; issue, list, rotate and revoke certificates
     Keys(Box<crate::keys::args::KeysArgs>),
+    /// Let two sites trust each other's gateways, with a one-use code or by files
+    Pair(Box<crate::pair::args::PairArgs>),
 }
 
 const MIGRATE_EXAMPLES: &str = "\

@@ -57,3 +57,10 @@ pub(crate) const PROGRESS_LINE: Duration = Duration::from_secs(2);
 pub(crate) const OPEN_AGAIN_PAUSE: Duration = Duration::from_secs(1);
 /// Longest token file that is read, in bytes: 64 digits and white space around them.
 pub(crate) const TOKEN_FILE_BYTES_MAX: u64 = 1024;
+
+/// Time to reach a site that pairs, and for it to take a message.
+pub(crate) const PAIR_CONNECT: Duration = Duration::from_secs(10);
+/// Time for a message of a pairing for which nobody is asked: a scanner that says nothing keeps others waiting so long.
+pub(crate) const PAIR_ANSWER: Duration = Duration::from_secs(5);
+/// Addresses of one name that are tried: a name with more is not a gateway's.
+pub(crate) const ADDRESSES_MAX: usize = 8;

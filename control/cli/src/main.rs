@@ -13,6 +13,7 @@ mod keys;
 mod limits;
 mod lines;
 mod migrate;
+mod pair;
 mod qmp;
 mod recover;
 mod report;
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
         }
         Command::Info(args) => one_call(sessions::info(args)),
         Command::Keys(args) => said(keys::run(args)),
+        Command::Pair(args) => said(pair::run(args)),
     })
 }
 
@@ -117,7 +119,7 @@ fn one_call(result: Result<String, GatewayError>) -> u8 {
 }
 
 /// Writes to stdout. A reader that went away (`| head`) is no reason to fail, let alone to panic.
-fn print(text: &str) {
+pub(crate) fn print(text: &str) {
     let mut stdout = std::io::stdout().lock();
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }

@@ -13,6 +13,7 @@ pub mod identity;
 pub mod issue;
 pub mod ledger;
 pub mod limits;
+pub mod pairing;
 pub mod revoke;
 pub mod secret;
 pub mod store;

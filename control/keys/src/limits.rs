@@ -40,6 +40,18 @@ pub const PASSPHRASE_BYTES_MAX: usize = 1024;
 /// Shortest passphrase, in bytes: scrypt slows guessing, but not enough for a word.
 pub const PASSPHRASE_BYTES_MIN: usize = 12;
 
+/// Wrong codes after which an offer ends. No number of tries finds 128 bits: the bound is for logs and for people, who
+/// should ask who is trying.
+pub const PAIRING_TRIES_MAX: u32 = 16;
+/// How long a code can be used unless told otherwise: a telephone call.
+pub const PAIRING_LIFETIME: Duration = Duration::from_secs(10 * 60);
+/// Longest life of a code that may be asked for: it is for two people who are there.
+pub const PAIRING_LIFETIME_MAX: Duration = Duration::from_secs(24 * 3600);
+/// Largest message of a pairing, in bytes: a bundle with the longest revocation lists that are read.
+pub const PAIRING_MESSAGE_BYTES_MAX: usize = 1 << 20;
+
+const _: () = assert!(PAIRING_LIFETIME.as_secs() <= PAIRING_LIFETIME_MAX.as_secs());
+const _: () = assert!(PAIRING_MESSAGE_BYTES_MAX as u64 <= FILE_BYTES_MAX);
 const _: () = assert!(CERTIFICATE_DAYS <= CERTIFICATE_DAYS_MAX && AUTHORITY_DAYS <= AUTHORITY_DAYS_MAX);
 const _: () = assert!(EXPIRING_DAYS < CERTIFICATE_DAYS && CERTIFICATE_DAYS_MAX < AUTHORITY_DAYS);
 const _: () = assert!(PASSPHRASE_BYTES_MIN < PASSPHRASE_BYTES_MAX);

@@ -226,13 +226,21 @@ fn a_request_with_a_broken_signature_is_refused() {
 fn a_folder_believes_what_belongs_together_only() {
     let (a, b) = (Keys::of("site-a"), Keys::of("site-b"));
     let trust = a.trust("gw-1");
-    trust.pair(&b.bundle(), "# rule\n", a.now).expect("paired");
-    trust.pair(&b.bundle(), "", a.now).expect("paired again");
+    let rule = novacron_control_api::PeerRule {
+        identity: "novacron://site-b/gateway/*".parse().expect("a pattern"),
+        tenants: vec!["*".into()],
+        directions: vec![novacron_control_api::PeerDirection::From],
+    };
+    assert!(trust.pair(&b.bundle(), &rule, a.now).expect("paired"));
+    assert!(!trust.pair(&b.bundle(), &rule, a.now).expect("paired again"), "the rule is there");
     assert_eq!(trust.authorities().expect("read").len(), 2, "once each");
     assert_eq!(trust.lists().expect("read").len(), 2);
-    assert!(trust.peers().expect("read").ends_with("# rule\n"));
+    let peers = trust.peers().expect("read");
+    assert!(peers.starts_with("# Which peers"), "what people wrote stays: {peers}");
+    let peers = novacron_control_api::Peers::parse(&peers).expect("read");
+    assert_eq!(peers.peers, std::slice::from_ref(&rule));
     assert_eq!(trust.bundle(a.now).expect("its own").fingerprints(), [a.gateways.certificate.fingerprint]);
-    assert!(trust.pair(&a.bundle(), "", a.now).expect_err("itself").to_string().contains("this one"));
+    assert!(trust.pair(&a.bundle(), &rule, a.now).expect_err("itself").to_string().contains("this one"));
 
     // A newer list is taken, an older one is not, a stranger's is refused.
     let victim = b.issue(&gateway("site-b", "gw-1"), b.now).certificate;

@@ -13,6 +13,8 @@
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use novacron_control_api::{PeerRule, Peers};
+
 use crate::authority::public_key;
 use crate::bundle::{Bundle, BundleError, described};
 use crate::certificate::{Certificate, CertificateError};
@@ -251,12 +253,13 @@ impl Trust {
         Ok(())
     }
 
-    /// Trusts another site's authorities, and lets its gateways do what `rule` says, unless an entry names them
-    /// already.
+    /// Trusts another site's authorities, and lets its gateways do what `rule` says, unless the file has a rule for
+    /// them: whoever wrote that meant it. Says whether the rule was added.
     ///
     /// # Errors
-    /// When the bundle is of the own site, or takes the name of an authority that is believed.
-    pub fn pair(&self, bundle: &Bundle, rule: &str, now: SystemTime) -> Result<(), TrustError> {
+    /// When the bundle is of the own site, or takes the name of an authority that is believed; when `peers.toml` has a
+    /// mistake. Then nobody new is trusted.
+    pub fn pair(&self, bundle: &Bundle, rule: &PeerRule, now: SystemTime) -> Result<bool, TrustError> {
         let _lock = Lock::take(&self.folder)?;
         if self.site()? == *bundle.site() {
             return Err(TrustError::Refused(format!(
@@ -264,14 +267,23 @@ impl Trust {
                 bundle.site()
             )));
         }
+        let path = self.path("peers.toml");
+        let mut text = self.peers()?;
+        let broken = |why| TrustError::Broken { path: path.clone(), why };
+        let known = Peers::parse(&text).map_err(broken)?;
+        let add = !known.peers.iter().any(|one| one.identity == rule.identity);
+        if add {
+            // Added as text: what people wrote into the file stays as they wrote it.
+            let entry = Peers { peers: vec![rule.clone()] }.to_toml().map_err(broken)?;
+            text = format!("{}\n\n{entry}", text.trim_end());
+            Peers::parse(&text).map_err(broken)?;
+        }
         self.believe(bundle, now)?;
         // Who may do what comes last: until then the new site's gateways are refused.
-        let mut peers = self.peers()?;
-        if !peers.ends_with('\n') {
-            peers.push('\n');
+        if add {
+            store::write(&path, text.as_bytes(), Mode::Public)?;
         }
-        peers.push_str(rule);
-        Ok(store::write(&self.path("peers.toml"), peers.as_bytes(), Mode::Public)?)
+        Ok(add)
     }
 
     /// Takes newer revocation lists of authorities that are believed. Returns how many were newer.

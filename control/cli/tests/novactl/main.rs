@@ -6,6 +6,7 @@
 mod gateway;
 mod keys;
 mod migrate;
+mod pair;
 mod qemu;
 mod recover;
 mod session;
