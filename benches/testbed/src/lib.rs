@@ -14,6 +14,8 @@
 //! Relay       a path between two gateways that goes wrong when a test wants it to
 //! migration   drives two Qemus over QMP, with every capability that contenders use
 //! pause       how long the guest stood still, by its own heartbeat
+//! capture     keeps the stream of a migration in a file
+//! Workload    what a guest does while it is moved
 //! stats       what repeated measurements say
 //! ```
 //!
@@ -21,6 +23,7 @@
 //! and the binaries are looked for and which make target builds them.
 
 pub mod artefact;
+pub mod capture;
 pub mod demo;
 pub mod gateway;
 pub mod guest;
@@ -45,6 +48,7 @@ pub mod usage;
 pub mod wait;
 pub mod workload;
 
+pub use capture::{CaptureOptions, Captured};
 pub use gateway::{Gateway, GatewayOptions};
 pub use guest::{Guest, GuestOptions, Verified, Work};
 pub use migration::{Compression, Migration, MigrationReport, Postcopy, TimedOut};

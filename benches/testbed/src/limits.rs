@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
-/// From launch to the guest's `READY`, filling its memory included.
-pub const BOOT_WAIT: Duration = Duration::from_secs(120);
+/// From launch to the guest's `READY`, filling its memory or reading its disk included: that takes 20 s on a quiet
+/// machine and over a minute on a crowded one.
+pub const BOOT_WAIT: Duration = Duration::from_secs(300);
 /// For one sweep over a guest's memory.
 pub const VERIFY_WAIT: Duration = Duration::from_secs(120);
 /// For a short answer of the guest.
@@ -34,3 +35,7 @@ pub const RPC_LINE_BYTES_MAX: u64 = 16 << 20;
 pub const LOG_TAIL_BYTES: u64 = 4096;
 /// The largest frame's payload that a relay between gateways passes on; theirs are smaller.
 pub const RELAY_FRAME_BYTES_MAX: usize = 4 << 20;
+/// Read from a source at once while its stream is kept: as much as a unix socket holds.
+pub const CAPTURE_BUFFER_BYTES: usize = 256 << 10;
+/// How often a capture tells how far it is.
+pub const CAPTURE_PROGRESS: Duration = Duration::from_millis(200);
