@@ -1,5 +1,6 @@
 //! One direction of a link at work: a thread that reads one device and writes the other when the [`Model`] says.
 
+use std::collections::VecDeque;
 use std::io;
 use std::num::NonZeroU64;
 use std::os::fd::{AsFd, OwnedFd};
@@ -16,9 +17,10 @@ use rustix::time::clock_gettime;
 use tun_rs::SyncDevice;
 
 use crate::conditions::Conditions;
-use crate::lateness::{Lateness, LatenessLog};
+use crate::lateness::LatenessLog;
 use crate::limits::{
-    ANSWER_WAIT, BURST_FRAMES, BUSY, FRAME_MEMORY_BYTES, FRAMES_MAX, REST, SPARE_BUFFERS_MAX,
+    ANSWER_WAIT, BURST_FRAMES, BUSY, DEVICE_QUEUE_FRAMES, FRAME_MEMORY_BYTES, FRAMES_MAX, REST,
+    SPARE_BUFFERS_MAX,
 };
 use crate::model::{Counters, Model, Nanos};
 
@@ -37,7 +39,7 @@ pub(crate) struct State {
     pub(crate) conditions: Conditions,
     pub(crate) counters: Counters,
     pub(crate) inside: u64,
-    pub(crate) lateness: Lateness,
+    pub(crate) lateness: LatenessLog,
 }
 
 /// A direction's thread. Dropping it ends the thread; frames inside are gone then.
@@ -143,16 +145,26 @@ impl Work {
         // frames are taken for having been read in time, and what follows for them is counted as lateness.
         let mut came = now();
         let mut passed = 0;
+        // When passes began that did not empty the device, as many as a full device takes to empty.
+        let mut behind: VecDeque<Nanos> = VecDeque::new();
         loop {
             if self.obey(came) {
                 return Ok(());
             }
-            let read = self.read(came)?;
+            let read = self.read(came, behind.front().copied().unwrap_or(came))?;
             let written = self.write();
             // Frames that come or go this fast are dealt with many at a time: to sleep and wake for each would cost
             // more than the frame does.
             let is_busy = read + written > 0 && came < passed + BUSY.as_nanos() as Nanos;
             passed = came;
+            if read < BURST_FRAMES {
+                behind.clear();
+            } else {
+                behind.push_back(came);
+                if behind.len() > DEVICE_QUEUE_FRAMES as usize / BURST_FRAMES {
+                    behind.pop_front();
+                }
+            }
             if read == BURST_FRAMES || written == BURST_FRAMES {
                 came = now();
             } else if is_busy {
@@ -179,7 +191,7 @@ impl Work {
                         conditions: self.model.conditions().clone(),
                         counters: self.model.counters(),
                         inside: self.model.inside() as u64,
-                        lateness: self.lateness.lateness(),
+                        lateness: self.lateness.clone(),
                     };
                     // Who asked may have given up.
                     let _ = answer.try_send(state);
@@ -190,11 +202,12 @@ impl Work {
         false
     }
 
-    fn read(&mut self, came: Nanos) -> Result<usize> {
+    /// Reads frames that came now, or as early as `since`.
+    fn read(&mut self, came: Nanos, since: Nanos) -> Result<usize> {
         for read in 0..BURST_FRAMES {
             let mut buffer = self.spare.pop().unwrap_or_else(|| vec![0; self.frame_bytes].into_boxed_slice());
             match self.from.recv(&mut buffer) {
-                Ok(bytes) => self.model.offer(came, bytes as u32, Frame { buffer, bytes }),
+                Ok(bytes) => self.model.offer_since(came, since, bytes as u32, Frame { buffer, bytes }),
                 Err(error) => {
                     self.spare.push(buffer);
                     match error.kind() {
@@ -219,8 +232,9 @@ impl Work {
             if self.spare.len() < SPARE_BUFFERS_MAX {
                 self.spare.push(frame.buffer);
             }
-            clock = now();
+            // What the write takes is the far site's receiving, which the kernel does in it; the next frame waits for it.
             self.lateness.add(Duration::from_nanos(clock.saturating_sub(due)));
+            clock = now();
         }
         BURST_FRAMES
     }

@@ -17,6 +17,7 @@ use crate::addresses;
 use crate::conditions::Conditions;
 use crate::control::{Answer, Request, SiteReport, Way, limit, read_line, write_line};
 use crate::direction::{Direction, State};
+use crate::lateness::LatenessLog;
 use crate::limits::{CLIENT_SILENCE, CLIENTS_MAX, POLL};
 use crate::namespace;
 use crate::report::{LabReport, LinkReport, WayReport};
@@ -242,14 +243,18 @@ impl Running {
 
     fn report(&self) -> Result<LabReport> {
         let mut links = Vec::new();
+        let mut all = LatenessLog::new()?;
         for link in &self.links {
             let overrun = |site: &str| namespace::overrun(&namespace::name(&self.id, site), &link.spec.name);
-            let way = |state: State, overrun| WayReport {
-                conditions: state.conditions,
-                counters: state.counters,
-                inside: state.inside,
-                overrun,
-                lateness: state.lateness,
+            let mut way = |state: State, overrun| {
+                all.merge(&state.lateness);
+                WayReport {
+                    conditions: state.conditions,
+                    counters: state.counters,
+                    inside: state.inside,
+                    overrun,
+                    lateness: state.lateness.lateness(),
+                }
             };
             links.push(LinkReport {
                 name: link.spec.name.clone(),
@@ -260,6 +265,7 @@ impl Running {
             });
         }
         let topology = self.topology.name.clone();
-        Ok(LabReport { id: self.id.clone(), topology, pid: process::id(), seed: self.seed, links })
+        let (id, lateness) = (self.id.clone(), all.lateness());
+        Ok(LabReport { id, topology, pid: process::id(), seed: self.seed, lateness, links })
     }
 }

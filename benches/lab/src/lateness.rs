@@ -19,7 +19,7 @@ pub struct Lateness {
 }
 
 /// Collects them.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct LatenessLog(Histogram<u64>);
 
 impl LatenessLog {
@@ -32,6 +32,12 @@ impl LatenessLog {
 
     pub(crate) fn add(&mut self, late: Duration) {
         self.0.saturating_record(late.as_nanos() as u64);
+    }
+
+    /// Takes what another has collected.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        // It fails where the other's bounds are wider; all have the same.
+        let _ = self.0.add(&other.0);
     }
 
     pub(crate) fn reset(&mut self) {
@@ -66,6 +72,14 @@ mod tests {
         for (is, expected) in [(lateness.p50_ms, 50.0), (lateness.p99_ms, 99.0), (lateness.max_ms, 100.0)] {
             assert!((is - expected).abs() <= expected * 0.02, "{lateness:?}");
         }
+        let mut all = LatenessLog::new().unwrap();
+        all.add(Duration::from_millis(200));
+        all.merge(&log);
+        assert!(
+            (all.lateness().p50_ms - 51.0).abs() < 2.0 && all.lateness().max_ms >= 200.0,
+            "{:?}",
+            all.lateness()
+        );
         log.add(Duration::from_secs(3600));
         assert!(log.lateness().max_ms >= LATENESS_MAX.as_millis() as f64 * 0.98);
         log.reset();

@@ -66,11 +66,15 @@ struct Waiting<F> {
     bytes: u32,
     number: u64,
     entered: Nanos,
+    /// It may have come as early as this.
+    since: Nanos,
 }
 
 #[derive(Debug)]
 struct UnderWay<F> {
     due: Nanos,
+    /// It may have been due so much earlier.
+    doubt: Nanos,
     /// Order among those that are due at once.
     order: u64,
     number: u64,
@@ -105,6 +109,8 @@ pub struct Model<F> {
     queued_bytes: u64,
     /// When the rate is done with the frame that it passed last.
     free_at: Nanos,
+    /// When the frame came that left the queue last, and how much earlier it may have been.
+    doubted: (Nanos, Nanos),
     /// In the order in which they are due.
     path: VecDeque<UnderWay<F>>,
     /// Held back, to be overtaken.
@@ -131,6 +137,7 @@ impl<F: Clone> Model<F> {
             queue: VecDeque::new(),
             queued_bytes: 0,
             free_at: 0,
+            doubted: (0, 0),
             path: VecDeque::new(),
             held: BinaryHeap::new(),
             last_due: 0,
@@ -185,6 +192,12 @@ impl<F: Clone> Model<F> {
 
     /// A frame of `bytes` comes in.
     pub fn offer(&mut self, now: Nanos, bytes: u32, frame: F) {
+        self.offer_since(now, now, bytes, frame);
+    }
+
+    /// A frame comes in that was not looked at in time: it may have come as early as `since`. It is dealt with as if it had
+    /// come now; [`Model::take`] says when it may have been due.
+    pub fn offer_since(&mut self, now: Nanos, since: Nanos, bytes: u32, frame: F) {
         self.advance(now);
         self.counters.entered.add(bytes);
         self.entered += 1;
@@ -200,11 +213,11 @@ impl<F: Clone> Model<F> {
             return;
         }
         self.queued_bytes += u64::from(bytes);
-        self.queue.push_back(Waiting { frame, bytes, number: self.entered, entered: now });
+        self.queue.push_back(Waiting { frame, bytes, number: self.entered, entered: now, since });
         self.advance(now);
     }
 
-    /// The next frame that is due by `now`, and when it was due.
+    /// The next frame that is due by `now`, and when it was due, at the earliest.
     pub fn take(&mut self, now: Nanos) -> Option<(F, u32, Nanos)> {
         self.advance(now);
         let first = self.path.front().map(|next| (next.due, next.order));
@@ -222,7 +235,7 @@ impl<F: Clone> Model<F> {
             self.counters.reordered.add(next.bytes);
         }
         self.taken = self.taken.max(next.number);
-        Some((next.frame, next.bytes, next.due))
+        Some((next.frame, next.bytes, next.due.saturating_sub(next.doubt)))
     }
 
     /// The far end did not take a frame of `bytes` that [`Model::take`] gave.
@@ -264,12 +277,19 @@ impl<F: Clone> Model<F> {
             }
             let Some(head) = self.queue.pop_front() else { return };
             self.queued_bytes -= u64::from(head.bytes);
+            if head.entered != self.doubted.0 {
+                // Where frames wait for the rate, it makes no difference when this one came. Those that came with it
+                // wait for it, and have its doubt.
+                let free = if self.conditions.rate_mbit.is_some() { self.free_at } else { 0 };
+                let doubt = free.max(head.entered) - free.max(head.since.min(head.entered));
+                self.doubted = (head.entered, doubt);
+            }
             self.free_at = at;
-            self.leave(head, at);
+            self.leave(head, at, self.doubted.1);
         }
     }
 
-    fn leave(&mut self, head: Waiting<F>, at: Nanos) {
+    fn leave(&mut self, head: Waiting<F>, at: Nanos, doubt: Nanos) {
         let Waiting { frame, bytes, number, .. } = head;
         if self.is_lost() {
             self.counters.lost.add(bytes);
@@ -283,7 +303,7 @@ impl<F: Clone> Model<F> {
         if !is_held {
             self.last_due = due;
         }
-        self.send(is_held, UnderWay { due, order: 0, number, bytes, frame });
+        self.send(is_held, UnderWay { due, doubt, order: 0, number, bytes, frame });
         if let Some(frame) = copy {
             self.counters.duplicated.add(bytes);
             let passing = self.passing(bytes);
@@ -292,7 +312,7 @@ impl<F: Clone> Model<F> {
             if !is_held {
                 self.last_due = due;
             }
-            self.send(is_held, UnderWay { due, order: 0, number, bytes, frame });
+            self.send(is_held, UnderWay { due, doubt, order: 0, number, bytes, frame });
         }
     }
 

@@ -267,6 +267,24 @@ fn jitter_stays_within_its_bounds_and_uses_them_under_load() {
 }
 
 #[test]
+fn a_frame_that_was_read_late_says_so_unless_it_had_to_wait_anyway() {
+    let late = |rate_mbit| {
+        let mut model = Model::new(Conditions { rate_mbit, delay_ms: 10.0, ..Conditions::default() }, 1);
+        // 1000 bytes take 1 ms at 8 Mbit/s. Two frames are read 5 ms late, a third when the first still waits.
+        model.offer_since(5 * MS, 0, 1000, 0);
+        model.offer_since(5 * MS, 0, 1000, 1);
+        model.offer_since(6 * MS, 2 * MS, 1000, 2);
+        let mut due = Vec::new();
+        while let Some(next) = model.next_due() {
+            due.extend(model.take(next).map(|(_, _, due)| (next - due) / MS));
+        }
+        due
+    };
+    assert_eq!(late(None), [5, 5, 4]);
+    assert_eq!(late(Some(8.0)), [5, 5, 0]);
+}
+
+#[test]
 fn frames_inside_are_bounded() {
     let mut model = Model::new(Conditions { delay_ms: 1000.0, ..Conditions::default() }, 1);
     let beyond = novacron_lab::limits::FRAMES_MAX + 10;

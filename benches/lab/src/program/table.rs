@@ -34,6 +34,12 @@ pub(super) fn report(report: &LabReport) -> String {
     }
     text += &conditions;
     text += &aligned(&rows);
+    let late = report.lateness;
+    let _ = writeln!(
+        text,
+        "  all frames: late p50 {:.3}, p99 {:.3}, max {:.3} ms",
+        late.p50_ms, late.p99_ms, late.max_ms
+    );
     for link in &report.links {
         for (site, way) in [(&link.from, &link.forward), (&link.to, &link.back)] {
             if way.overrun > 0 || way.counters.refused.frames > 0 {
