@@ -51,7 +51,8 @@ impl Claim {
                 Err(error) => return Err(error).with_context(|| format!("making {}", folder.display())),
             }
             let lock = File::create(folder.join("lock")).context("making the lab's lock")?;
-            flock(&lock, FlockOperation::NonBlockingLockExclusive).context("taking the lab's lock")?;
+            // Whoever asks which labs live may hold it for a moment.
+            flock(&lock, FlockOperation::LockExclusive).context("taking the lab's lock")?;
             let claim = Self { id, _lock: lock };
             let done = work(&claim.id)?;
             return Ok((claim, done));
