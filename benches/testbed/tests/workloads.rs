@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use novacron_testbed::{GuestOptions, Migration, Qemu, QemuOptions, Scratch, Workload, artefact};
+use qapi::qmp;
 
 /// Boots a guest, lets it work, moves it, lets it work on and verify itself.
 fn moves(workload: Workload) -> Result<()> {
@@ -28,8 +29,33 @@ fn moves(workload: Workload) -> Result<()> {
         // behind included.
         assert!(work.share() <= 1.5 && (work.achieved > 0.0) == (work.set > 0.0), "{work:?}");
         assert_eq!(verified.dirtied > 0, work.set > 0.0);
+        if workload == Workload::Disk {
+            moved_in_memory(&mut destination)?;
+        }
+        // Nothing of this shows anything unless damage is found.
+        let guest = destination.guest();
+        guest.set_rate(0)?;
+        guest.corrupt()?;
+        let error = guest.must_be_intact().unwrap_err().to_string();
+        assert!(error.starts_with("1 bad"), "{error}");
         Ok(())
     })
+}
+
+/// The guest's page cache came with it: what it read back did not come from the disk at the destination.
+fn moved_in_memory(destination: &mut Qemu) -> Result<()> {
+    let lines = destination.guest().serial().lines("CACHED");
+    let line = lines.last().context("the guest does not say what was in its page cache")?;
+    let number = |name: &str| -> Result<u64> {
+        let word = line.split_whitespace().find_map(|word| word.strip_prefix(name)).context("no number")?;
+        Ok(word.parse()?)
+    };
+    let (cached, all) = (number("blocks=")?, number("of=")?);
+    assert!(cached >= all * 99 / 100, "{line}");
+    let disks = destination.qmp().execute(qmp::query_blockstats { query_nodes: None })?;
+    let read: i64 = disks.iter().map(|disk| disk.stats.rd_bytes).sum();
+    assert!(!disks.is_empty() && read < 16 << 20, "{read} bytes were read from the destination's disk");
+    Ok(())
 }
 
 #[test]
