@@ -62,6 +62,12 @@ pub(crate) enum Command {
     Keys(Box<crate::keys::args::KeysArgs>),
     /// Let two sites trust each other's gateways, with a one-use code or by files
     Pair(Box<crate::pair::args::PairArgs>),
+    /// Say on one screen whether this site and a peer can talk; changes nothing
+    ///
+    /// Looks at names, ports, certificates, the key exchange, the path's MTU, and, where their sockets are given, at both
+    /// gateways' and hypervisors' versions and at the clocks. Exit code 1 when something stands in the way.
+    #[command(after_help = DOCTOR_EXAMPLES)]
+    Doctor(Box<crate::doctor::DoctorArgs>),
 }
 
 const MIGRATE_EXAMPLES: &str = "\
@@ -76,6 +82,11 @@ Examples:
   novactl recover                          the only unsettled migration
   novactl recover 00c0ffee00c0ffee         this one
   novactl recover --source-qmp /run/vm1.qmp --destination-qmp /run/vm2.qmp    without a journal";
+
+const DOCTOR_EXAMPLES: &str = "\
+Examples:
+  novactl doctor tcp:gw.site-b.example:7400
+  novactl doctor tcp:192.0.2.1:7400 --gateway /run/gw-a.sock --peer-gateway /run/gw-b.sock --json";
 
 /// A unix socket, as a path or as `unix:/path`.
 pub(crate) fn socket_path(text: &str) -> Result<PathBuf, String> {

@@ -7,6 +7,7 @@
 
 mod args;
 mod commit;
+mod doctor;
 mod ends;
 mod journal;
 mod keys;
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
         Command::Info(args) => one_call(sessions::info(args)),
         Command::Keys(args) => said(keys::run(args)),
         Command::Pair(args) => said(pair::run(args)),
+        Command::Doctor(args) => said(Ok(doctor::run(args))),
     })
 }
 

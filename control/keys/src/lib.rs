@@ -8,6 +8,7 @@
 pub mod authority;
 pub mod bundle;
 pub mod certificate;
+pub mod chain;
 pub mod fingerprint;
 pub mod identity;
 pub mod issue;

@@ -285,6 +285,32 @@ fn a_bundle_of_mixed_origin_is_refused() {
     assert_eq!(Bundle::from_pem(text.as_bytes(), a.now).expect("read"), a.bundle());
 }
 
+#[test]
+fn a_chain_is_believed_for_its_own_site_time_and_purpose_only() {
+    use chain::{ChainFault, Usage, verify};
+    let (a, b) = (Keys::of("site-a"), Keys::of("site-b"));
+    let impostor = Keys::of("site-a");
+    let leaf = a.issue(&gateway("site-a", "gw-1"), a.now).certificate;
+    let authorities = [a.gateways.certificate.clone(), b.gateways.certificate.clone()];
+    let lists = [a.gateways.revocation_list().expect("one"), b.gateways.revocation_list().expect("one")];
+    let ask = |leaf: &Certificate, now| verify(leaf, &authorities, &lists, Usage::Server, now).cloned();
+    assert_eq!(ask(&leaf, a.now), Ok(gateway("site-a", "gw-1")));
+    assert!(matches!(ask(&leaf, a.now + 31 * DAY), Err(ChainFault::Time(..))));
+    assert!(matches!(ask(&leaf, a.now - DAY), Err(ChainFault::Time(..))));
+    let forged = impostor.issue(&gateway("site-a", "gw-1"), a.now).certificate;
+    assert!(matches!(ask(&forged, a.now), Err(ChainFault::Signer(_))));
+    let stranger = Keys::of("site-c");
+    let unknown = stranger.issue(&gateway("site-c", "gw-1"), a.now).certificate;
+    assert!(matches!(ask(&unknown, a.now), Err(ChainFault::Site(_))));
+    let alice = "novacron://site-a/caller/alice".parse().expect("an identity");
+    let caller = a.callers.issue(&alice, None, false, 30, None, a.now).expect("issued").certificate;
+    assert!(matches!(ask(&caller, a.now), Err(ChainFault::Holder(_))));
+    assert!(matches!(ask(&a.gateways.certificate, a.now), Err(ChainFault::Holder(_))));
+    a.gateways.revoke(&Which::Serial(leaf.serial.clone()), Why::KeyCompromise, None, a.now).expect("revoked");
+    let lists = [a.gateways.revocation_list().expect("one")];
+    assert_eq!(verify(&leaf, &authorities, &lists, Usage::Client, a.now), Err(ChainFault::Revoked));
+}
+
 /// Runs `openssl`; `None`, with its reason on stderr, where this host has none.
 fn openssl(args: &[&str], paths: &[&Path]) -> Option<String> {
     let mut command = Command::new("openssl");

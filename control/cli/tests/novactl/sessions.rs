@@ -56,7 +56,7 @@ fn errors_say_what_to_do() {
 
 #[test]
 fn every_command_explains_itself() {
-    for command in ["migrate", "recover", "sessions", "show", "cancel", "info"] {
+    for command in ["migrate", "recover", "sessions", "show", "cancel", "info", "doctor"] {
         let (code, help) = text(novactl().args([command, "--help"]));
         assert!(code == 0 && help.contains("Example") && help.contains("Usage"), "{help}");
     }
