@@ -98,7 +98,9 @@ pub fn read_secret(path: &Path) -> Result<Secret, StoreError> {
     if about.mode() & 0o077 != 0 {
         return Err(StoreError::Open { path: path.to_owned(), mode: about.mode() & 0o7777 });
     }
-    if about.uid() != rustix::process::geteuid().as_raw() {
+    let reader = rustix::process::geteuid();
+    // Who administers the host may look at a gateway's key: he can anyway.
+    if !reader.is_root() && about.uid() != reader.as_raw() {
         return Err(StoreError::Foreign { path: path.to_owned(), owner: about.uid() });
     }
     bounded(path, file).map(Secret::new)
@@ -133,6 +135,12 @@ pub fn write(path: &Path, bytes: &[u8], mode: Mode) -> Result<(), StoreError> {
     let _ = fs::remove_file(&beside);
     let written = (|| {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(mode.bits()).open(&beside)?;
+        // A gateway runs as a user of its own, and its keys are issued by root: what stands in a folder belongs to whom
+        // the folder belongs to.
+        if rustix::process::geteuid().is_root() {
+            let about = fs::metadata(folder)?;
+            std::os::unix::fs::fchown(&file, Some(about.uid()), Some(about.gid()))?;
+        }
         // Whatever the umask took away or a default access list gave.
         rustix::fs::fchmod(&file, rustix::fs::Mode::from_raw_mode(mode.bits()))?;
         file.write_all(bytes)?;
@@ -209,6 +217,23 @@ mod tests {
         let why = write(&path, b"new", Mode::Public).expect_err("refused").to_string();
         assert!(why.contains("nothing in it was changed") && path.join("x").is_dir(), "{why}");
         assert_eq!(fs::read_dir(dir.path()).expect("a folder").count(), 1);
+    }
+
+    #[test]
+    fn what_stands_in_a_gateways_folder_belongs_to_the_gateway() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: only root writes for another user, and this test does not run as root");
+            return;
+        }
+        let dir = tempfile::tempdir().expect("a folder");
+        let folder = dir.path().join("identity");
+        fs::create_dir(&folder).expect("a folder");
+        std::os::unix::fs::chown(&folder, Some(4242), Some(4243)).expect("given away");
+        let path = folder.join("gateway.key");
+        write(&path, b"secret", Mode::Secret).expect("written");
+        let about = fs::metadata(&path).expect("a file");
+        assert_eq!((about.uid(), about.gid(), about.mode() & 0o777), (4242, 4243, 0o600));
+        assert_eq!(read_secret(&path).expect("its administrator may").expose(), b"secret");
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod purity;
 pub mod requirements;
 pub mod rooms;
 pub mod rust;
+pub mod shown;
 pub mod size;
 pub mod text;
 pub mod tree;

@@ -2,7 +2,7 @@
 
 use novacron_tidy::tree::{File, files, root};
 use novacron_tidy::{
-    Finding, bounds, links, manifest, names, purity, requirements, rooms, rust, size, text, words,
+    Finding, bounds, links, manifest, names, purity, requirements, rooms, rust, shown, size, text, words,
 };
 use std::process::Command;
 
@@ -84,6 +84,16 @@ fn requirements_are_kept_and_shown() {
     assert!(!specification.requirements.is_empty(), "the specification has no requirements");
     let sources = rust_sources(&files).filter(|(path, _)| !path.starts_with("docs/tidy/"));
     expect_none(&requirements::check(&specification, sources));
+}
+
+#[test]
+fn what_a_document_shows_by_tests_is_there() {
+    let files = repository();
+    let documents = pairs(&files).filter(|(path, _)| *path == "docs/THREAT_MODEL.md");
+    let findings: Vec<_> =
+        documents.clone().flat_map(|(path, text)| shown::check(path, text, rust_sources(&files))).collect();
+    assert!(documents.count() == 1, "the threat model is gone");
+    expect_none(&findings);
 }
 
 #[test]
