@@ -55,17 +55,21 @@ impl Disk {
             buffer: vec![0; DISK_BLOCK_BYTES],
             damage: false,
         };
+        // Asking what is free costs more than reading a small file does: once for as much as may be read meanwhile.
+        let mut unasked = 0;
         for path in files {
-            if system::free_bytes()? < DISK_FREE_BYTES_MIN {
+            if unasked == 0 && system::free_bytes()? < DISK_FREE_BYTES_MIN {
                 break;
             }
-            disk.read_file(path)?;
+            let read = disk.read_file(path)?;
+            unasked = if unasked + read < DISK_FREE_BYTES_MIN / 4 { unasked + read } else { 0 };
         }
         ensure!(!disk.blocks.is_empty(), "there is nothing to read on the disk");
         Ok(disk)
     }
 
-    fn read_file(&mut self, path: PathBuf) -> Result<()> {
+    /// Returns the bytes of the file.
+    fn read_file(&mut self, path: PathBuf) -> Result<u64> {
         let mut file = File::open(&path).with_context(|| path.display().to_string())?;
         let number = self.files.len();
         let mut offset = 0;
@@ -85,7 +89,7 @@ impl Disk {
             offset += length as u64;
         }
         self.files.push(path);
-        Ok(())
+        Ok(offset)
     }
 
     /// Blocks of which the contents are known.
