@@ -65,14 +65,19 @@ pub(crate) const PAIR_ANSWER: Duration = Duration::from_secs(5);
 /// Addresses of one name that are tried: a name with more is not a gateway's.
 pub(crate) const ADDRESSES_MAX: usize = 8;
 
-/// Time for a gateway's port to answer, and for a TLS handshake: a path of half a second a round trip passes both.
+/// Time for a gateway's port to answer: a path of half a second a round trip passes.
 pub(crate) const DOCTOR_ANSWER: Duration = Duration::from_secs(5);
+/// Time for a TLS handshake: less than the five seconds that a gateway grants, so that this side sees silence first, and
+/// tells a path that loses full segments from a peer that hangs up.
+pub(crate) const DOCTOR_HANDSHAKE: Duration = Duration::from_secs(4);
 /// How long a peer that took the handshake may take to refuse it: TLS 1.3 tells the dialling side nothing when its
 /// certificate is accepted, only when it is not.
 pub(crate) const DOCTOR_REFUSAL: Duration = Duration::from_millis(1500);
 /// Bytes of certificates that the probe shows: several full segments at the common sizes, one and a half of 9,000 bytes;
 /// gateways read handshakes of 32 KiB.
 pub(crate) const DOCTOR_PROBE_BYTES: usize = 14 << 10;
+/// Most certificates in which these bytes come.
+pub(crate) const DOCTOR_PROBE_CERTIFICATES_MAX: usize = 64;
 /// Segment size of the second try, when full ones seem to get lost: with headers 1,200 bytes, less than any tunnel leaves.
 pub(crate) const DOCTOR_SMALL_SEGMENT: u32 = 1160;
 /// Clocks that differ more are worth a warning, in milliseconds: logs of both sites no longer line up.

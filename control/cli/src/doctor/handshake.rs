@@ -16,7 +16,9 @@ use rustls::version::TLS13;
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme};
 
 use super::socket;
-use crate::limits::{DOCTOR_ANSWER, DOCTOR_PROBE_BYTES, DOCTOR_REFUSAL};
+use crate::limits::{
+    DOCTOR_ANSWER, DOCTOR_HANDSHAKE, DOCTOR_PROBE_BYTES, DOCTOR_PROBE_CERTIFICATES_MAX, DOCTOR_REFUSAL,
+};
 
 /// What gateways agree on inside TLS.
 const PROTOCOL: &[u8] = b"dwcp/1";
@@ -91,18 +93,12 @@ impl ServerCertVerifier for Noting {
     }
 }
 
-/// What this side shows: its certificate, then its authority's again and again. A peer passes over what it does not need,
-/// and full segments go towards it that mean something to TLS.
-fn shown(own: &Certificate, authority: Option<&Certificate>) -> Vec<CertificateDer<'static>> {
-    let mut chain = vec![CertificateDer::from(own.der.clone())];
-    let mut bytes = own.der.len();
-    while let Some(authority) = authority
-        && bytes < DOCTOR_PROBE_BYTES
-    {
-        chain.push(authority.der.clone().into());
-        bytes += authority.der.len();
-    }
-    chain
+/// What this side shows: its certificate, again and again, so that full segments go towards the peer that mean something
+/// to TLS. The copies are nobody's issuer: whoever verifies the first passes over them at no cost, and refuses it for its
+/// own sake.
+fn shown(own: &Certificate) -> Vec<CertificateDer<'static>> {
+    let copies = 1 + DOCTOR_PROBE_BYTES / own.der.len().max(1);
+    vec![CertificateDer::from(own.der.clone()); copies.min(DOCTOR_PROBE_CERTIFICATES_MAX)]
 }
 
 /// Shakes hands once. With `segment`, no larger ones are sent.
@@ -110,11 +106,10 @@ pub(super) fn meet(
     address: SocketAddr,
     own: &Certificate,
     key: &Secret,
-    authority: Option<&Certificate>,
     segment: Option<u32>,
 ) -> Result<Met, Unmet> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let chain = shown(own, authority);
+    let chain = shown(own);
     let probe_bytes = chain.iter().map(|one| one.len()).sum();
     // The library's words may repeat what it read, and that is a key.
     let key = PrivateKeyDer::from_pem_slice(key.expose())
@@ -134,7 +129,7 @@ pub(super) fn meet(
         ClientConnection::new(Arc::new(config), nobody).map_err(|why| Unmet::Own(why.to_string()))?;
 
     let mut stream = socket::connect(address, segment, DOCTOR_ANSWER).map_err(Unmet::Connect)?;
-    let deadline = Instant::now() + DOCTOR_ANSWER;
+    let deadline = Instant::now() + DOCTOR_HANDSHAKE;
     while tls.is_handshaking() {
         step(&mut tls, &mut stream, deadline)?;
     }

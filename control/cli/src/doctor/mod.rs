@@ -19,7 +19,7 @@ use self::handshake::{Met, Unmet};
 use self::report::Diagnosis;
 use crate::args::socket_path;
 use crate::keys::Said;
-use crate::limits::{ADDRESSES_MAX, DOCTOR_ANSWER, DOCTOR_SMALL_SEGMENT};
+use crate::limits::{ADDRESSES_MAX, DOCTOR_ANSWER, DOCTOR_HANDSHAKE, DOCTOR_SMALL_SEGMENT};
 
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArgs {
@@ -145,7 +145,10 @@ fn reach(peer: &Endpoint, found: &mut Diagnosis) -> Option<SocketAddr> {
         }
     };
     let list: Vec<String> = addresses.iter().map(|address| address.ip().to_string()).collect();
-    found.ok("name", format!("{host} is {}", list.join(", ")));
+    match host.parse::<std::net::IpAddr>() {
+        Ok(_) => found.ok("name", format!("{host} needs no name service")),
+        Err(_) => found.ok("name", format!("{host} is {}", list.join(", "))),
+    }
     let mut refused = Vec::new();
     let mut first = None;
     for address in addresses {
@@ -175,8 +178,7 @@ fn reach(peer: &Endpoint, found: &mut Diagnosis) -> Option<SocketAddr> {
 
 /// A handshake, and everything that it shows.
 fn talk(own: &Own, address: SocketAddr, found: &mut Diagnosis, now: SystemTime) {
-    let authority = own.authorities.iter().find(|one| own.certificate.is_signed_by(one));
-    let meet = |segment| handshake::meet(address, &own.certificate, &own.key, authority, segment);
+    let meet = |segment| handshake::meet(address, &own.certificate, &own.key, segment);
     let met = match meet(None) {
         Ok(met) => met,
         Err(unmet) => {
@@ -237,7 +239,7 @@ fn failed(unmet: Unmet, small_works: impl FnOnce() -> bool, found: &mut Diagnosi
         }
         Unmet::Silent => {
             let next = "is it a gateway's port? It accepts connections and answers no TLS";
-            found.fail("TLS", format!("nothing came within {} s", DOCTOR_ANSWER.as_secs()), next);
+            found.fail("TLS", format!("nothing came within {} s", DOCTOR_HANDSHAKE.as_secs()), next);
             found.skip("path MTU", "no handshake, with small segments neither");
         }
     }

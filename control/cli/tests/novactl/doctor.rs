@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::sys::socket::{getsockopt, sockopt};
 use rustls::crypto::aws_lc_rs::{default_provider, kx_group};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -27,6 +28,8 @@ enum Peer {
     Plain,
     /// Accepts connections and says nothing.
     Silent,
+    /// A gateway behind a path that loses full segments: it hears of nothing but small ones.
+    SmallSegments,
 }
 
 fn certificates(path: &Path) -> Vec<CertificateDer<'static>> {
@@ -72,8 +75,10 @@ fn serve(peer: Peer, identity: &Path) -> String {
 
 fn connection(peer: Peer, mut stream: TcpStream, config: Arc<ServerConfig>) {
     stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout");
+    let segment = getsockopt(&stream, sockopt::TcpMaxSeg).expect("a size");
     match peer {
-        Peer::Silent => {
+        Peer::SmallSegments if segment <= 1200 => connection(Peer::Gateway, stream, config),
+        Peer::Silent | Peer::SmallSegments => {
             // Until the other side has enough of it.
             while matches!(stream.read(&mut [0; 4096]), Ok(count) if count > 0) {}
         }
@@ -229,6 +234,19 @@ fn what_is_no_gateway_is_told_apart() {
     assert_eq!((nameless.code, standing(&nameless, "name").0), (1, "fail"));
     let nobody = doctor(&format!("tcp:127.0.0.1:{port}"), &a.path("nowhere"), &[]);
     assert_eq!((nobody.code, standing(&nobody, "own identity").0), (1, "fail"));
+}
+
+#[test]
+fn a_path_that_loses_full_segments_is_told_from_a_peer_that_is_silent() {
+    let (a, b) = paired();
+    let found = doctor(&serve(Peer::SmallSegments, &b.path("gw-1")), &a.path("gw-1"), &[]);
+    let (standing_, words) = standing(&found, "path MTU");
+    assert!(
+        found.code == 1 && standing_ == "fail" && words.contains("full segments get lost"),
+        "{}",
+        found.json
+    );
+    assert_eq!(standing(&found, "TLS").0, "warn");
 }
 
 #[test]
