@@ -123,7 +123,7 @@ impl std::error::Error for IndexError {
     }
 }
 
-/// Replaces `out` by an index of these operations and literals; returns the codec of the literals.
+/// Appends to `out` an index of these operations and literals; returns the codec of the literals.
 ///
 /// Neither block may be longer than a batch.
 pub(super) fn write_index(
@@ -133,14 +133,16 @@ pub(super) fn write_index(
     literals: &[u8],
     out: &mut Vec<u8>,
 ) -> Codec {
-    out.clear();
-    out.resize(HEADER_BYTES, 0);
+    let began = out.len();
+    let blocks = began + HEADER_BYTES;
+    out.resize(blocks, 0);
     let ops_codec = compressor.append(ops, effort, out);
-    let ops_encoded = out.len() - HEADER_BYTES;
+    let ops_encoded = out.len() - blocks;
     let literals_codec = compressor.append(literals, effort, out);
-    out[..4].copy_from_slice(&[LAYOUT, ops_codec.id(), literals_codec.id(), 0]);
+    let header = &mut out[began..blocks];
+    header[..4].copy_from_slice(&[LAYOUT, ops_codec.id(), literals_codec.id(), 0]);
     for (field, value) in [ops.len(), ops_encoded, literals.len()].into_iter().enumerate() {
-        out[4 + field * 4..][..4].copy_from_slice(&(value as u32).to_le_bytes());
+        header[4 + field * 4..][..4].copy_from_slice(&(value as u32).to_le_bytes());
     }
     literals_codec
 }

@@ -1,18 +1,17 @@
 //! A batch becomes an index and parts, or is better carried as it is.
+//!
+//! What a batch is to become is planned in one place, by [`BatchEncoder`]; the work that costs time, by lane, can be
+//! done elsewhere, by any number of [`PartEncoder`]s.
 
 use super::Effort;
 use super::assemble::write_index;
 use super::block::{Codec, Compressor};
-use super::lane::{LaneId, lane_of};
-use super::ops::{Op, OpWriter, RunKind};
+use super::lane::LaneId;
 use super::part::{begin_part, set_codec};
-use super::sample::Sampler;
+use super::plan::{BatchPlan, Planner};
 use super::zero::is_zero;
-use crate::hypervisor::{Span, WORD_BYTES};
-use crate::limits::{BATCH_LEN_MAX, PAGE_BYTES};
-
-/// Batches shorter than this are carried as they are: frames and headers would eat what an index saves.
-const STRUCTURED_FROM_BYTES: usize = 512;
+use crate::hypervisor::Span;
+use crate::limits::PAGE_BYTES;
 
 /// How a batch is to be carried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +59,23 @@ pub struct Tally {
 impl Tally {
     fn raw(bytes: usize) -> Self {
         Self { raw_bytes: bytes as u64, encoded_bytes: bytes as u64, ..Self::default() }
+    }
+
+    /// Adds what another piece of the same batch came to.
+    pub fn join(&mut self, other: &Tally) {
+        self.raw_bytes += other.raw_bytes;
+        self.lz4_bytes += other.lz4_bytes;
+        self.zstd_bytes += other.zstd_bytes;
+        self.regenerated_bytes += other.regenerated_bytes;
+        self.encoded_bytes += other.encoded_bytes;
+        self.pages += other.pages;
+        self.zero_pages += other.zero_pages;
+    }
+
+    /// Whether a batch of `len` bytes that came to this is better carried as its own bytes (DWCP-52): less than a
+    /// sixty-fourth saved is not worth the far side's work.
+    pub fn is_fruitless(&self, len: usize) -> bool {
+        self.encoded_bytes as usize + len / 64 >= len
     }
 
     /// Bytes that went through a codec or past it: those that cost an encoder time.
@@ -112,37 +128,72 @@ impl EncodedBatch {
     }
 }
 
-/// A page body of the batch at hand.
-struct Body {
-    lane: LaneId,
-    /// Where it begins in the batch.
-    at: usize,
-    zero: bool,
+/// Encodes one lane's share of a batch, or its index; owns what codecs need between calls. Serves any number of lanes and
+/// sessions: what a part is made of is all in the call.
+pub struct PartEncoder {
+    compressor: Compressor,
+    gathered: Vec<u8>,
+}
+
+impl Default for PartEncoder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl PartEncoder {
+    /// An encoder.
+    pub fn new() -> Self {
+        Self { compressor: Compressor::new(), gathered: Vec::new() }
+    }
+
+    /// Appends to `out` the part of the pages whose bodies begin at `bodies` in `batch`; says where their bytes went.
+    /// A body that the batch does not hold whole counts as a zero page; the batch's digest would tell.
+    pub fn encode_part(&mut self, batch: &[u8], bodies: &[u32], effort: Effort, out: &mut Vec<u8>) -> Tally {
+        let mut tally = Tally::default();
+        let began = out.len();
+        self.gathered.clear();
+        let gathered = &mut self.gathered;
+        let present = bodies.iter().map(|at| {
+            let body = batch.get(*at as usize..*at as usize + PAGE_BYTES).filter(|body| !is_zero(body));
+            if let Some(body) = body {
+                gathered.extend_from_slice(body);
+            }
+            body.is_some()
+        });
+        // A batch holds fewer pages than 16 bits count (asserted in limits).
+        begin_part(out, bodies.len() as u16, present);
+        let codec = self.compressor.append(&self.gathered, effort, out);
+        set_codec(&mut out[began..], codec);
+        tally.add(codec, self.gathered.len());
+        tally.pages = (self.gathered.len() / PAGE_BYTES) as u32;
+        tally.zero_pages = bodies.len() as u32 - tally.pages;
+        tally.regenerated_bytes = u64::from(tally.zero_pages) * PAGE_BYTES as u64;
+        tally.encoded_bytes = (out.len() - began) as u64;
+        tally
+    }
+
+    /// Appends to `out` the index of these operations and literals, neither of them longer than a batch.
+    pub fn encode_index(&mut self, ops: &[u8], literals: &[u8], effort: Effort, out: &mut Vec<u8>) -> Tally {
+        let mut tally = Tally::default();
+        let began = out.len();
+        let codec = write_index(&mut self.compressor, effort, ops, literals, out);
+        tally.add(codec, literals.len());
+        tally.encoded_bytes = (out.len() - began) as u64;
+        tally
+    }
 }
 
 /// Encodes batches; owns what codecs need between calls. Serves any number of connections of a session.
 pub struct BatchEncoder {
-    lanes: u16,
-    sampler: Sampler,
-    compressor: Compressor,
-    ops: OpWriter,
-    literals: Vec<u8>,
-    bodies: Vec<Body>,
-    gathered: Vec<u8>,
+    planner: Planner,
+    encoder: PartEncoder,
 }
 
 impl BatchEncoder {
     /// An encoder for a session with that many lanes; none counts as one.
     pub fn new(lanes: u16) -> Self {
-        Self {
-            lanes: lanes.max(1),
-            sampler: Sampler::new(),
-            compressor: Compressor::new(),
-            ops: OpWriter::default(),
-            literals: Vec::new(),
-            bodies: Vec::new(),
-            gathered: Vec::new(),
-        }
+        Self { planner: Planner::new(lanes), encoder: PartEncoder::new() }
     }
 
     /// Encodes `input`, whose bytes `spans` describe, into `out`, which is emptied first.
@@ -150,9 +201,9 @@ impl BatchEncoder {
     /// What the spans say is checked: what does not match the bytes is carried as literal bytes.
     pub fn encode(&mut self, input: &[u8], spans: &[Span], effort: Effort, out: &mut EncodedBatch) -> Choice {
         out.clear();
-        let choice = match self.refuse(input, spans, effort) {
-            Some(reason) => Choice::Raw(reason),
-            None => self.structure(input, spans, effort, out),
+        let choice = match self.planner.plan(input, spans, effort) {
+            Ok(tally) => self.structure(input, tally, effort, out),
+            Err(reason) => Choice::Raw(reason),
         };
         if choice != Choice::Structured {
             out.clear();
@@ -161,137 +212,32 @@ impl BatchEncoder {
         choice
     }
 
-    /// Why not to begin; decided without touching more than a sample.
-    fn refuse(&mut self, input: &[u8], spans: &[Span], effort: Effort) -> Option<RawReason> {
-        if effort == Effort::Raw {
-            return Some(RawReason::Effort);
-        }
-        if input.len() < STRUCTURED_FROM_BYTES {
-            return Some(RawReason::Short);
-        }
-        let covered = spans.iter().try_fold(0usize, |sum, span| sum.checked_add(span.len()));
-        if input.len() > BATCH_LEN_MAX || covered != Some(input.len()) {
-            return Some(RawReason::Mismatch);
-        }
-        (!self.sampler.compressible(input, effort)).then_some(RawReason::Sampled)
+    /// What `input` would become, for [`PartEncoder`]s to carry out: the index, and a part for each lane named. An error:
+    /// it is to be carried as it is.
+    pub fn plan(&mut self, input: &[u8], spans: &[Span], effort: Effort) -> Result<BatchPlan, RawReason> {
+        let tally = self.planner.plan(input, spans, effort)?;
+        Ok(self.planner.take(tally))
     }
 
-    fn structure(&mut self, input: &[u8], spans: &[Span], effort: Effort, out: &mut EncodedBatch) -> Choice {
-        let mut tally = self.plan(input, spans);
-        let ops = self.ops.finish();
-        // The decoder bounds operations by the batch; more of them than that could not pay anyway.
-        if ops.len() > input.len() {
-            return Choice::Raw(RawReason::Fruitless);
-        }
-        let codec = write_index(&mut self.compressor, effort, ops, &self.literals, &mut out.index);
-        tally.add(codec, self.literals.len());
-        tally.encoded_bytes = out.index.len() as u64;
-        self.write_parts(input, effort, out, &mut tally);
-        out.tally = tally;
-        // DWCP-52; and less than a sixty-fourth saved is not worth the far side's work.
-        if tally.encoded_bytes as usize + input.len() / 64 >= input.len() {
-            return Choice::Raw(RawReason::Fruitless);
-        }
-        Choice::Structured
-    }
-
-    /// Turns the spans into operations, literals and bodies.
-    fn plan(&mut self, input: &[u8], spans: &[Span]) -> Tally {
-        self.ops.clear();
-        self.literals.clear();
-        self.bodies.clear();
-        let (mut tally, mut at) = (Tally::default(), 0);
-        for span in spans {
-            let bytes = &input[at..at + span.len()];
-            let run = match *span {
-                Span::PageRecords { first_word, count, .. } => Some((RunKind::Pages, first_word, count)),
-                Span::ZeroRecords { first_word, count, .. } => Some((RunKind::Zeros, first_word, count)),
-                Span::PageBodies { offset, count, .. } => Some((RunKind::Bodies, offset, count)),
-                Span::Opaque { .. } => None,
-            };
-            match run {
-                Some((kind, first_word, count)) if regenerates(bytes, kind, first_word) => {
-                    self.ops.push(Op::Run { kind, first_word, count: u64::from(count) });
-                    self.take_bodies(input, at, kind, first_word, count, &mut tally);
-                }
-                _ => {
-                    self.ops.push(Op::Literal { bytes: bytes.len() as u64 });
-                    self.literals.extend_from_slice(bytes);
-                }
-            }
-            at += span.len();
-        }
-        tally
-    }
-
-    /// Notes the bodies of a run that begins at `at`.
-    fn take_bodies(
-        &mut self,
-        input: &[u8],
-        at: usize,
-        kind: RunKind,
-        first_word: u64,
-        count: u32,
-        tally: &mut Tally,
-    ) {
-        if kind == RunKind::Zeros {
-            tally.zero_pages += count;
-            tally.regenerated_bytes += u64::from(count) * kind.unit_bytes() as u64;
-            return;
-        }
-        let word_bytes = kind.unit_bytes() - PAGE_BYTES;
-        for i in 0..count as usize {
-            let at = at + i * kind.unit_bytes() + word_bytes;
-            let offset = first_word.wrapping_add((i * PAGE_BYTES) as u64);
-            let zero = is_zero(&input[at..at + PAGE_BYTES]);
-            tally.regenerated_bytes += (word_bytes + if zero { PAGE_BYTES } else { 0 }) as u64;
-            *if zero { &mut tally.zero_pages } else { &mut tally.pages } += 1;
-            self.bodies.push(Body { lane: lane_of(offset, self.lanes), at, zero });
-        }
-    }
-
-    /// One part for each lane that has a body.
-    fn write_parts(&mut self, input: &[u8], effort: Effort, out: &mut EncodedBatch, tally: &mut Tally) {
-        // Batch order within each lane, by an unstable sort because a stable one allocates.
-        self.bodies.sort_unstable_by_key(|body| (body.lane, body.at));
-        for of_lane in self.bodies.chunk_by(|a, b| a.lane == b.lane) {
-            self.gathered.clear();
-            for body in of_lane.iter().filter(|body| !body.zero) {
-                self.gathered.extend_from_slice(&input[body.at..body.at + PAGE_BYTES]);
-            }
+    fn structure(&mut self, input: &[u8], mut tally: Tally, effort: Effort, out: &mut EncodedBatch) -> Choice {
+        let (ops, literals) = self.planner.index();
+        tally.join(&self.encoder.encode_index(ops, literals, effort, &mut out.index));
+        for (lane, bodies) in self.planner.parts() {
             let mut payload = out.buffer();
-            // A batch holds fewer pages than 16 bits count (asserted in limits).
-            begin_part(&mut payload, of_lane.len() as u16, of_lane.iter().map(|body| !body.zero));
-            let codec = self.compressor.append(&self.gathered, effort, &mut payload);
-            set_codec(&mut payload, codec);
-            tally.add(codec, self.gathered.len());
-            tally.encoded_bytes += payload.len() as u64;
-            out.parts.push(Part { lane: of_lane[0].lane, payload });
+            tally.join(&self.encoder.encode_part(input, bodies, effort, &mut payload));
+            out.parts.push(Part { lane, payload });
         }
+        out.tally = tally;
+        if tally.is_fruitless(input.len()) { Choice::Raw(RawReason::Fruitless) } else { Choice::Structured }
     }
-}
-
-/// Whether the far side would regenerate exactly the words and zero bytes of these records.
-fn regenerates(records: &[u8], kind: RunKind, first_word: u64) -> bool {
-    if kind == RunKind::Bodies {
-        return true;
-    }
-    let mut word = first_word;
-    for record in records.chunks_exact(kind.unit_bytes()) {
-        let zero_byte = kind == RunKind::Pages || record[WORD_BYTES] == 0;
-        if record[..WORD_BYTES] != word.to_be_bytes() || !zero_byte {
-            return false;
-        }
-        word = word.wrapping_add(PAGE_BYTES as u64);
-    }
-    true
 }
 
 #[cfg(test)]
 pub(super) mod tests {
     use super::super::{Assembler, Bodies, LaneDecoder};
     use super::*;
-    use crate::hypervisor::BlockId;
+    use crate::hypervisor::{BlockId, WORD_BYTES};
+    use crate::limits::BATCH_LEN_MAX;
 
     const ZSTD: Effort = Effort::Zstd { level: 1 };
 

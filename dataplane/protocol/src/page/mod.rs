@@ -25,16 +25,18 @@ mod encode;
 mod lane;
 mod ops;
 mod part;
+mod plan;
 pub mod policy;
 mod sample;
 mod zero;
 
 pub use assemble::{Assembler, IndexError};
 pub use block::{BlockError, Codec};
-pub use encode::{BatchEncoder, Choice, EncodedBatch, Part, RawReason, Tally};
+pub use encode::{BatchEncoder, Choice, EncodedBatch, Part, PartEncoder, RawReason, Tally};
 pub use lane::{LANE_REGION_BYTES, LaneId, lane_of};
 pub use ops::OpError;
 pub use part::{Bodies, LaneDecoder, PartError, PartHeader};
+pub use plan::BatchPlan;
 pub use zero::is_zero;
 
 /// How much processor time a batch may cost.

@@ -1,0 +1,164 @@
+//! What a batch is to become: operations, literals, and the page bodies of each lane.
+
+use super::Effort;
+use super::encode::{RawReason, Tally};
+use super::lane::{LaneId, lane_of};
+use super::ops::{Op, OpWriter, RunKind};
+use super::sample::Sampler;
+use crate::hypervisor::{Span, WORD_BYTES};
+use crate::limits::{BATCH_LEN_MAX, PAGE_BYTES};
+
+/// Batches shorter than this are carried as they are: frames and headers would eat what an index saves.
+const STRUCTURED_FROM_BYTES: usize = 512;
+
+/// What a batch is to become.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BatchPlan {
+    /// The index's operations.
+    pub ops: Vec<u8>,
+    /// The index's literals.
+    pub literals: Vec<u8>,
+    /// By rising lane, where the bodies of its pages begin in the batch.
+    pub parts: Vec<(LaneId, Vec<u32>)>,
+    /// What the far side regenerates from operations alone.
+    pub tally: Tally,
+}
+
+/// Plans batches; keeps its buffers from one to the next.
+pub(super) struct Planner {
+    lanes: u16,
+    sampler: Sampler,
+    ops: OpWriter,
+    literals: Vec<u8>,
+    /// Lane and place of each body.
+    bodies: Vec<(LaneId, u32)>,
+    /// The places alone, lane by lane.
+    places: Vec<u32>,
+}
+
+impl Planner {
+    pub(super) fn new(lanes: u16) -> Self {
+        Self {
+            lanes: lanes.max(1),
+            sampler: Sampler::new(),
+            ops: OpWriter::default(),
+            literals: Vec::new(),
+            bodies: Vec::new(),
+            places: Vec::new(),
+        }
+    }
+
+    /// Turns the spans into operations, literals and bodies; returns what the operations alone make. An error: the batch
+    /// is to be carried as it is.
+    pub(super) fn plan(&mut self, input: &[u8], spans: &[Span], effort: Effort) -> Result<Tally, RawReason> {
+        self.refuse(input, spans, effort)?;
+        let tally = self.walk(input, spans);
+        // The decoder bounds operations by the batch; more of them than that could not pay anyway.
+        if self.ops.finish().len() > input.len() {
+            return Err(RawReason::Fruitless);
+        }
+        // Batch order within each lane, by an unstable sort because a stable one allocates.
+        self.bodies.sort_unstable();
+        self.places.clear();
+        self.places.extend(self.bodies.iter().map(|(_, at)| *at));
+        Ok(tally)
+    }
+
+    /// Operations and literals of the batch planned last.
+    pub(super) fn index(&mut self) -> (&[u8], &[u8]) {
+        (self.ops.finish(), &self.literals)
+    }
+
+    /// The bodies of the batch planned last, by rising lane.
+    pub(super) fn parts(&self) -> impl Iterator<Item = (LaneId, &[u32])> {
+        let mut places = &self.places[..];
+        self.bodies.chunk_by(|a, b| a.0 == b.0).map(move |of_lane| {
+            let (here, rest) = places.split_at(of_lane.len());
+            places = rest;
+            (of_lane[0].0, here)
+        })
+    }
+
+    /// The batch planned last, to be carried out elsewhere.
+    pub(super) fn take(&mut self, tally: Tally) -> BatchPlan {
+        let parts = self.parts().map(|(lane, bodies)| (lane, bodies.to_vec())).collect();
+        let ops = self.ops.finish().to_vec();
+        BatchPlan { ops, literals: std::mem::take(&mut self.literals), parts, tally }
+    }
+
+    /// Why not to begin; decided without touching more than a sample.
+    fn refuse(&mut self, input: &[u8], spans: &[Span], effort: Effort) -> Result<(), RawReason> {
+        if effort == Effort::Raw {
+            return Err(RawReason::Effort);
+        }
+        if input.len() < STRUCTURED_FROM_BYTES {
+            return Err(RawReason::Short);
+        }
+        let covered = spans.iter().try_fold(0usize, |sum, span| sum.checked_add(span.len()));
+        if input.len() > BATCH_LEN_MAX || covered != Some(input.len()) {
+            return Err(RawReason::Mismatch);
+        }
+        if self.sampler.compressible(input, effort) { Ok(()) } else { Err(RawReason::Sampled) }
+    }
+
+    fn walk(&mut self, input: &[u8], spans: &[Span]) -> Tally {
+        self.ops.clear();
+        self.literals.clear();
+        self.bodies.clear();
+        let (mut tally, mut at) = (Tally::default(), 0);
+        for span in spans {
+            let bytes = &input[at..at + span.len()];
+            let run = match *span {
+                Span::PageRecords { first_word, count, .. } => Some((RunKind::Pages, first_word, count)),
+                Span::ZeroRecords { first_word, count, .. } => Some((RunKind::Zeros, first_word, count)),
+                Span::PageBodies { offset, count, .. } => Some((RunKind::Bodies, offset, count)),
+                Span::Opaque { .. } => None,
+            };
+            match run {
+                Some((kind, first_word, count)) if regenerates(bytes, kind, first_word) => {
+                    self.ops.push(Op::Run { kind, first_word, count: u64::from(count) });
+                    self.take_bodies(at, kind, first_word, count, &mut tally);
+                }
+                _ => {
+                    self.ops.push(Op::Literal { bytes: bytes.len() as u64 });
+                    self.literals.extend_from_slice(bytes);
+                }
+            }
+            at += span.len();
+        }
+        tally
+    }
+
+    /// Notes the bodies of a run that begins at `at`.
+    fn take_bodies(&mut self, at: usize, kind: RunKind, first_word: u64, count: u32, tally: &mut Tally) {
+        if kind == RunKind::Zeros {
+            tally.zero_pages += count;
+            tally.regenerated_bytes += u64::from(count) * kind.unit_bytes() as u64;
+            return;
+        }
+        let word_bytes = kind.unit_bytes() - PAGE_BYTES;
+        tally.regenerated_bytes += u64::from(count) * word_bytes as u64;
+        for i in 0..count as usize {
+            let offset = first_word.wrapping_add((i * PAGE_BYTES) as u64);
+            // A batch is far shorter than 32 bits count (asserted in limits).
+            let at = (at + i * kind.unit_bytes() + word_bytes) as u32;
+            self.bodies.push((lane_of(offset, self.lanes), at));
+        }
+    }
+}
+
+/// Whether the far side would regenerate exactly the words and zero bytes of these records.
+fn regenerates(records: &[u8], kind: RunKind, first_word: u64) -> bool {
+    if kind == RunKind::Bodies {
+        return true;
+    }
+    let mut word = first_word;
+    for record in records.chunks_exact(kind.unit_bytes()) {
+        let zero_byte = kind == RunKind::Pages || record[WORD_BYTES] == 0;
+        if record[..WORD_BYTES] != word.to_be_bytes() || !zero_byte {
+            return false;
+        }
+        word = word.wrapping_add(PAGE_BYTES as u64);
+    }
+    true
+}
