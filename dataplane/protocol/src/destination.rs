@@ -39,7 +39,7 @@ impl Session {
             self.config.lanes = open.lanes;
             self.config.digest = open.digest;
             self.config.connections_max = self.config.connections_max.min(open.connections_max);
-            self.outbound = Outbound::new(session, epoch, open.digest, None);
+            self.outbound = Outbound::new(session, epoch, open.digest, None, 1);
             self.outbound.grant(open.receive_window);
             self.inbound = Inbound::new(
                 open.digest,
@@ -48,7 +48,8 @@ impl Session {
                 self.config.connections_max,
                 true,
             )
-            .with_memory(self.config.receive_memory.clone(), self.first_promise);
+            .with_memory(self.config.receive_memory.clone(), self.first_promise)
+            .with_codec_workers(self.config.codec_workers);
             self.state = State::Running;
             self.peers = Some(ends);
             self.opened_at = Some(now);

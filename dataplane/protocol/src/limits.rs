@@ -78,6 +78,16 @@ pub const LANE_PENDING_FRAMES_MAX: usize = BATCHES_UNDER_WAY_MAX * 2;
 /// Most entries of one progress frame; more connections than this take turns.
 pub const PROGRESS_ENTRIES_MAX: usize = 64;
 
+/// Most codec workers of one session: shards of one machine.
+pub const CODEC_WORKERS_MAX: u16 = 256;
+
+/// Most batches of a session whose encoding is handed out. As much as several windows on a fast path; one worker is busy with
+/// that for tens of milliseconds, so that more of them would only wait.
+pub const ENCODING_BATCHES_MAX: usize = 64;
+
+/// Most codec jobs of a session under way in each direction; further ones wait in the session, where they are counted.
+pub const JOBS_UNDER_WAY_MAX: usize = 128;
+
 // ---- waits --------------------------------------------------------------------------------------------------
 
 /// How long a source gateway waits for its peer to accept a session.
@@ -121,6 +131,7 @@ const _: () = {
     assert!(LANES_MAX < 0x4000);
     assert!(OUTAGE_SWITCHOVER.as_millis() < OUTAGE_RUNNING.as_millis());
     assert!(2 * REPORT_WAIT.as_millis() < STALL_MIN.as_millis());
+    assert!(ENCODING_BATCHES_MAX <= BATCHES_UNDER_WAY_MAX && ENCODING_BATCHES_MAX <= JOBS_UNDER_WAY_MAX);
     assert!(BATCH_BYTES_MIN < BATCH_BYTES_MAX as u64);
 };
 

@@ -48,6 +48,8 @@ pub enum Cause {
     Consumed,
     /// Time passed.
     Tick,
+    /// A codec worker was done with a job.
+    JobDone,
     /// This side's gateway or caller gave up.
     Fail,
 }
@@ -69,10 +71,10 @@ pub const EDGES: &[(Role, Place, Place, &[Cause])] = {
         (Role::Destination, Expecting, Failed, &[Receive, Tick, Fail]),
         (Role::Destination, Running, Interrupted, &[StreamLost]),
         (Role::Destination, Running, Finished, &[StreamOpened, Receive, Consumed, Tick]),
-        (Role::Destination, Running, Failed, &[StreamOpened, Receive, Tick, Fail]),
+        (Role::Destination, Running, Failed, &[StreamOpened, Receive, Tick, Fail, JobDone]),
         (Role::Destination, Interrupted, Running, &[Receive]),
         (Role::Destination, Interrupted, Finished, &[StreamOpened, Receive, Consumed, Tick]),
-        (Role::Destination, Interrupted, Failed, &[StreamOpened, Receive, Tick, Fail]),
+        (Role::Destination, Interrupted, Failed, &[StreamOpened, Receive, Tick, Fail, JobDone]),
     ]
 };
 

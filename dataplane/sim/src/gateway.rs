@@ -11,10 +11,10 @@ use bytes::Bytes;
 use novacron_protocol::event::Event;
 use novacron_protocol::limits::BATCH_BYTES_MAX;
 use novacron_protocol::session::{MIGRATION, Session, SessionConfig, State, Token};
-use novacron_protocol::stream::{INGEST_HEADROOM, ReceiveMemory, StreamId};
+use novacron_protocol::stream::{CodecWorker, Done, INGEST_HEADROOM, ReceiveMemory, StreamId};
 use novacron_protocol::time::Instant;
 use novacron_protocol::wire::{Identity, Reason, ReasonCode};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 const SESSION: u64 = 0x51;
@@ -38,6 +38,15 @@ pub(crate) struct Gateway {
     pub(crate) tick_at: Option<Nanos>,
     pub(crate) deadline: Option<Instant>,
     pub(crate) stream_turn: u64,
+    /// What its codec workers do, each one thing after the other.
+    workers: Vec<Worker>,
+}
+
+/// What one codec worker has been given: done in order, known when it is done.
+#[derive(Debug, Default)]
+struct Worker {
+    free_at: Nanos,
+    done: VecDeque<Done>,
 }
 
 impl Gateway {
@@ -57,6 +66,7 @@ impl Gateway {
             tick_at: None,
             deadline: None,
             stream_turn: 0,
+            workers: Vec::new(),
         }
     }
 }
@@ -70,6 +80,7 @@ impl World {
         let mut config = SessionConfig::new(role(side), SESSION, Token::new([7; 32]));
         config.digest = self.plan.digest;
         (config.lanes, config.codec) = (self.plan.lanes, self.plan.codec);
+        config.codec_workers = self.plan.codec_workers[side];
         config.receive_window = self.plan.windows[side];
         config.receive_memory = self.plan.memory.map_or_else(ReceiveMemory::unshared, ReceiveMemory::new);
         config.outage = Duration::from_nanos(self.plan.outage);
@@ -162,6 +173,7 @@ impl World {
                 moved |= self.egress(side, connection)?;
                 moved |= self.ingress(side, connection)?;
             }
+            self.hand_out(side);
             moved |= self.send(side)?;
             if !moved {
                 break;
@@ -169,6 +181,38 @@ impl World {
         }
         self.set_tick(side);
         Ok(())
+    }
+
+    /// Codec work goes to the session's workers, which take their time, each its own.
+    fn hand_out(&mut self, side: Side) {
+        while let Some(job) = self.gateways[side].session.as_mut().and_then(Session::next_job) {
+            let takes = self.random.spread(0, self.plan.job_time.max(1));
+            let gateway = &mut self.gateways[side];
+            let at = job.worker();
+            if gateway.workers.len() <= at {
+                gateway.workers.resize_with(at + 1, Worker::default);
+            }
+            let worker = &mut gateway.workers[at];
+            worker.free_at = worker.free_at.max(self.now).saturating_add(takes);
+            worker.done.push_back(CodecWorker::new().carry_out(job, &Instant::from_nanos(self.now)));
+            let (when, incarnation) = (worker.free_at, gateway.incarnation);
+            self.at(when, Happening::JobDone { side, worker: at, incarnation });
+        }
+    }
+
+    /// A codec worker is done with its oldest job.
+    pub(crate) fn job_done(&mut self, side: Side, worker: usize, incarnation: u32) -> Result<(), String> {
+        let gateway = &mut self.gateways[side];
+        if gateway.incarnation != incarnation {
+            return Ok(());
+        }
+        let Some(done) = gateway.workers.get_mut(worker).and_then(|worker| worker.done.pop_front()) else {
+            return Err(format!("side {side}: worker {worker} is done with nothing"));
+        };
+        let now = self.instant();
+        self.report.jobs += 1;
+        self.with_session(side, Cause::JobDone, |session| session.job_done(done, now))?;
+        self.work(side)
     }
 
     fn take_events(&mut self, side: Side) -> Result<(), String> {

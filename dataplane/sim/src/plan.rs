@@ -158,6 +158,10 @@ pub struct Plan {
     pub(crate) connections: Vec<ConnectionPlan>,
     pub(crate) lanes: u16,
     pub(crate) codec: Mode,
+    /// Codec workers of each side; one: the session does the work itself.
+    pub(crate) codec_workers: [u16; 2],
+    /// Longest that a worker takes for a job.
+    pub(crate) job_time: Nanos,
     /// The first connection carries a stream that the gateways understand: while its guest is stopped, a session
     /// survives only a short outage.
     pub(crate) structured: bool,
@@ -269,12 +273,19 @@ impl Plan {
                 Mode::Lz4,
                 Mode::Zstd { level: 1 },
             ]),
+            codec_workers: [1, 1],
+            job_time: 0,
             structured,
             faults: Vec::new(),
             damage: None,
             sabotage: None,
         };
         plan.draw_faults(random);
+        // Drawn last: a seed of a run without workers stays the run that it was.
+        if random.percent(50) {
+            plan.codec_workers = [random.range(1, 4) as u16, random.range(1, 4) as u16];
+            plan.job_time = random.spread(0, 20 * MILLISECOND);
+        }
         plan
     }
 

@@ -29,6 +29,7 @@ pub(crate) enum Happening {
     Close { side: Side, connection: u16, incarnation: u32 },
     Read { side: Side, connection: u16, incarnation: u32 },
     Tick { side: Side, at: Nanos },
+    JobDone { side: Side, worker: usize, incarnation: u32 },
     Dial,
     StreamUp { stream: u32, side: Side },
     StreamLost { stream: u32, side: Side },
@@ -79,6 +80,8 @@ pub struct Report {
     pub fingerprint: u64,
     /// Frames by their kind, both sides.
     pub frames: BTreeMap<String, u64>,
+    /// Codec jobs that workers did.
+    pub jobs: u64,
     /// Things that happened.
     pub steps: u64,
 }
@@ -239,6 +242,7 @@ impl World {
                 self.hypervisor_reads(side, connection, incarnation)
             }
             Happening::Tick { side, at } => self.tick(side, at),
+            Happening::JobDone { side, worker, incarnation } => self.job_done(side, worker, incarnation),
             Happening::Dial => {
                 self.dial();
                 Ok(())

@@ -63,7 +63,7 @@ fn every_seed_keeps_the_promises() {
     let mut coverage = Coverage::default();
     let mut frames: BTreeMap<String, u64> = BTreeMap::new();
     let mut outcomes: BTreeMap<(Scenario, String), u64> = BTreeMap::new();
-    let (mut guest_bytes, mut steps, mut virtual_s) = (0, 0, 0.0);
+    let (mut guest_bytes, mut steps, mut jobs, mut virtual_s) = (0, 0, 0, 0.0);
     let mut failures = Vec::new();
     for (_, scenario, result) in &results {
         match result {
@@ -83,13 +83,14 @@ fn every_seed_keeps_the_promises() {
                 *outcomes.entry((*scenario, outcome)).or_default() += 1;
                 guest_bytes += report.guest_bytes;
                 steps += report.steps;
+                jobs += report.jobs;
                 virtual_s += report.ended_ns as f64 / 1e9;
             }
             Err(failure) => failures.push(failure),
         }
     }
     println!(
-        "{} seeds in {:.1} s: {steps} steps, {:.1} MB of guest bytes, {:.0} s of virtual time",
+        "{} seeds in {:.1} s: {steps} steps, {jobs} codec jobs, {:.1} MB of guest bytes, {:.0} s of virtual time",
         results.len(),
         started.elapsed().as_secs_f64(),
         guest_bytes as f64 / 1e6,
@@ -107,6 +108,7 @@ fn every_seed_keeps_the_promises() {
     }
     assert!(failures.is_empty(), "{} of {} seeds failed, see above", failures.len(), results.len());
     if count >= SEEDS {
+        assert!(jobs > 0, "no seed handed out codec work");
         for kind in "Open Accept Refuse Fail Progress ConnectionOpen Batch Index Part ConnectionEnd"
             .split_whitespace()
         {

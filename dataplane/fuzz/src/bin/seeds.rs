@@ -135,6 +135,7 @@ fn session() -> std::io::Result<()> {
     let kept: &[(&str, u8, u8, &[&[u8]])] = &[
         ("whole", 0x30, 63, &[&whole]),
         ("whole-zstd", ZSTD | 0x10, 63, &[&whole]),
+        ("whole-workers", WORKERS | 0x30, 63, &[&whole]),
         ("small-windows", SMALL_WINDOWS, 40, &[&opened, &written, &read, &written, &read, &written]),
         ("no-digest", NO_DIGEST, 63, &[&whole]),
         // Two streams, of which one dies with frames on it, and one side notices first.
@@ -145,6 +146,32 @@ fn session() -> std::io::Result<()> {
             &[
                 &opened,
                 &[STREAM_UP, at(0, 1), EXCHANGE, at(1, 1), WRITE, at(0, 0), 7, SEND, at(0, 0), 1],
+                &[SEND, at(0, 1), 3, STREAM_LOST, at(0, 0), EXCHANGE, at(1, 1), STREAM_LOST, at(1, 0)],
+                &read,
+            ],
+        ),
+        // The same with codec work that is done late.
+        (
+            "stream-lost-workers",
+            WORKERS | 0x30,
+            63,
+            &[
+                &opened,
+                &[
+                    WRITE,
+                    at(0, 0),
+                    7,
+                    WRITE,
+                    at(0, 0),
+                    7,
+                    STREAM_UP,
+                    at(0, 1),
+                    EXCHANGE,
+                    at(1, 1),
+                    SEND,
+                    at(0, 0),
+                    1,
+                ],
                 &[SEND, at(0, 1), 3, STREAM_LOST, at(0, 0), EXCHANGE, at(1, 1), STREAM_LOST, at(1, 0)],
                 &read,
             ],

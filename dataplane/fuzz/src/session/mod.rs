@@ -23,6 +23,8 @@ pub const NO_DIGEST: u8 = 2;
 pub const SMALL_WINDOWS: u8 = 4;
 /// Bit 3: zstd instead of lz4; bits 4 and 5: one to four lanes.
 pub const ZSTD: u8 = 8;
+/// Bit 6: codec work is done by three workers, late.
+pub const WORKERS: u8 = 64;
 
 /// A stream comes up: which.
 pub const STREAM_UP: u8 = 0;

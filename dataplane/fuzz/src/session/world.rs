@@ -2,7 +2,7 @@
 
 use super::{
     ARRIVE, CANCEL, CHANGE, CLOSE, CONNECT, DISORDER, EXCHANGE, FIT, HOSTILE, MAKE_UP, NO_DIGEST, OPERATIONS,
-    READ, SEND, SMALL_WINDOWS, STREAM_LOST, STREAM_UP, WAIT, WRITE, ZSTD,
+    READ, SEND, SMALL_WINDOWS, STREAM_LOST, STREAM_UP, WAIT, WORKERS, WRITE, ZSTD,
 };
 use crate::input::Input;
 use bytes::Bytes;
@@ -11,7 +11,7 @@ use novacron_protocol::hypervisor::synthetic::{Contents, Noise, Plan, PlannedPag
 use novacron_protocol::limits::{BATCHES_UNDER_WAY_MAX, RECEIVE_SLACK_BYTES};
 use novacron_protocol::page::policy::Mode;
 use novacron_protocol::session::{Ends, Role, Session, SessionConfig, State, Token};
-use novacron_protocol::stream::{INGEST_HEADROOM, StreamId};
+use novacron_protocol::stream::{CodecWorker, INGEST_HEADROOM, Job, StreamId};
 use novacron_protocol::time::Instant;
 use novacron_protocol::wire::{
     BATCH_FIELDS_BYTES, FRAME_HEADER_BYTES, FrameHeader, Identity, Kind, Reason, ReasonCode,
@@ -27,6 +27,8 @@ pub(super) const DESTINATION: usize = 1;
 pub(super) const STREAMS: usize = 3;
 /// Connections that a script numbers.
 pub(super) const CONNECTIONS: usize = 3;
+/// Codec workers of a side, where there are any.
+const CODEC_WORKERS: u16 = 3;
 /// Frames under way in one direction of a stream.
 const UNDER_WAY_MAX: usize = 256;
 
@@ -93,6 +95,8 @@ pub(super) struct Side {
     delivered: u64,
     /// What the gateway itself answers for a session that is over.
     answer: Option<Bytes>,
+    /// What each codec worker was given.
+    jobs: [VecDeque<Job>; CODEC_WORKERS as usize],
 }
 
 #[derive(Default)]
@@ -108,6 +112,8 @@ pub(super) struct World {
     pub(super) sides: [Side; 2],
     pub(super) streams: [Stream; STREAMS],
     streams_ever: u32,
+    codecs: CodecWorker,
+    steps: usize,
     pub(super) now: Instant,
 }
 
@@ -120,12 +126,19 @@ impl World {
             let unit = if options & SMALL_WINDOWS != 0 { 64 } else { 16 * 1024 };
             config.receive_window = (u64::from(window) + 1) * unit;
             config.codec = if options & ZSTD != 0 { Mode::Zstd { level: 1 } } else { Mode::Lz4 };
+            config.codec_workers = if options & WORKERS != 0 { CODEC_WORKERS } else { 1 };
             config.lanes = 1 + u16::from(options >> 4 & 3);
             config.connections_max = CONNECTIONS as u16;
             config
         };
         let now = Instant::START;
-        let side = |session| Side { session, sockets: Default::default(), delivered: 0, answer: None };
+        let side = |session| Side {
+            session,
+            sockets: Default::default(),
+            delivered: 0,
+            answer: None,
+            jobs: Default::default(),
+        };
         World {
             hostile,
             sides: [
@@ -134,6 +147,8 @@ impl World {
             ],
             streams: Default::default(),
             streams_ever: 0,
+            codecs: CodecWorker::new(),
+            steps: 0,
             now,
         }
     }
@@ -166,6 +181,36 @@ impl World {
             FIT => self.fit(side, stream, input),
             _ => {}
         }
+        // Every other step a worker comes to the end of something, now this one and now that.
+        self.steps += 1;
+        if self.steps % 2 == 0 {
+            self.do_jobs(1);
+        }
+    }
+
+    /// Codec work is handed out, and at most so many jobs of each side are done. Whether any was.
+    fn do_jobs(&mut self, most: usize) -> bool {
+        let mut any = false;
+        for Side { session, jobs, .. } in &mut self.sides {
+            for turn in 0..=most {
+                while let Some(job) = session.next_job() {
+                    jobs[job.worker()].push_back(job);
+                }
+                let worker = (self.steps / 2 + turn) % jobs.len();
+                let worker = if jobs[worker].is_empty() {
+                    jobs.iter().position(|jobs| !jobs.is_empty())
+                } else {
+                    Some(worker)
+                };
+                let Some(job) = worker.filter(|_| turn < most).and_then(|worker| jobs[worker].pop_front())
+                else {
+                    break;
+                };
+                session.job_done(self.codecs.carry_out(job, &self.now), self.now);
+                any = true;
+            }
+        }
+        any
     }
 
     fn stream_up(&mut self, stream: usize) {
@@ -387,7 +432,7 @@ impl World {
         self.stream_up(0);
         // Each round moves at least a window, so few are needed for what a script wrote.
         for _ in 0..400 {
-            let mut moved = self.exchange(0, 1);
+            let mut moved = self.do_jobs(usize::MAX - 1) | self.exchange(0, 1);
             if self.sides.iter().all(|side| side.session.state().is_over()) {
                 break;
             }

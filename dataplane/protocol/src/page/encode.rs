@@ -219,7 +219,13 @@ impl BatchEncoder {
         Ok(self.planner.take(tally))
     }
 
-    fn structure(&mut self, input: &[u8], mut tally: Tally, effort: Effort, out: &mut EncodedBatch) -> Choice {
+    fn structure(
+        &mut self,
+        input: &[u8],
+        mut tally: Tally,
+        effort: Effort,
+        out: &mut EncodedBatch,
+    ) -> Choice {
         let (ops, literals) = self.planner.index();
         tally.join(&self.encoder.encode_index(ops, literals, effort, &mut out.index));
         for (lane, bodies) in self.planner.parts() {

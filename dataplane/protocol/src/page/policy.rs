@@ -208,6 +208,12 @@ impl Policy {
         }
     }
 
+    /// Nanoseconds that encoding so many bytes with `effort` is expected to take one core.
+    pub fn expected_ns(&self, effort: Effort, bytes: usize) -> u64 {
+        let cost = self.rungs.iter().find(|rung| rung.effort == effort).map_or(0.0, |rung| rung.cost);
+        (cost * bytes as f64) as u64
+    }
+
     /// Expected cost of `effort` in nanoseconds a byte, if it has been measured.
     pub fn cost_ns_per_byte(&self, effort: Effort) -> Option<f64> {
         self.rungs.iter().find(|rung| rung.effort == effort && rung.measured).map(|rung| rung.cost)

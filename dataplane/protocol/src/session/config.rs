@@ -68,6 +68,9 @@ pub struct SessionConfig {
     pub lanes: u16,
     /// How this side encodes guest pages; a destination has none to encode.
     pub codec: Mode,
+    /// How many work for this session's codecs. 1: encoding and decoding are done within its calls. More: it hands out
+    /// jobs ([`crate::session::Session::next_job`]) and waits for what was done.
+    pub codec_workers: u16,
     /// Whether batches carry digests. The source proposes, the destination follows.
     pub digest: bool,
     /// Most connections. The destination takes the lesser of both.
@@ -122,6 +125,7 @@ impl SessionConfig {
             token,
             lanes: LANES_DEFAULT,
             codec: Mode::Adaptive { level: ZSTD_LEVEL_DEFAULT },
+            codec_workers: 1,
             digest: true,
             connections_max: CONNECTIONS_DEFAULT,
             receive_window: RECEIVE_WINDOW_BYTES,

@@ -129,7 +129,14 @@ impl Session {
             );
             self.fail(Reason::new(ReasonCode::Timeout, text));
         }
-        if self.stall_deadline().is_some_and(due) {
+        if self.stall_deadline().is_some_and(due) && self.outbound.waits_for_encoding() {
+            let text = format!(
+                "this gateway has not encoded within {} s what it read: one of its shards hangs; the peer gateway has what \
+                 was sent before",
+                self.stall().as_secs()
+            );
+            self.fail(Reason::new(ReasonCode::Timeout, text));
+        } else if self.stall_deadline().is_some_and(due) {
             let text = format!(
                 "the peer gateway has verified nothing for {} s of what was sent to it, although streams to it are open: \
                  it hangs, or lost a part of it",

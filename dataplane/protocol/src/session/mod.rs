@@ -20,6 +20,8 @@ mod config;
 mod deadlines;
 #[cfg(test)]
 mod pair;
+#[cfg(test)]
+mod spread;
 mod state;
 mod streams;
 #[cfg(test)]
@@ -31,7 +33,7 @@ pub use state::State;
 use crate::event::Event;
 use crate::hypervisor::{StreamKind, StreamPhase};
 use crate::limits::STREAMS_MAX;
-use crate::stream::{BatchBuffer, Inbound, Outbound, StreamId};
+use crate::stream::{BatchBuffer, Done, Inbound, Job, Outbound, Receipt, StreamId};
 use crate::time::{Clock, Instant};
 use crate::wire::{
     Accept, ConnectionOpen, FRAME_HEADER_BYTES, FrameHeader, Identity, Kind, Open, Progress, Reason,
@@ -94,7 +96,8 @@ impl Session {
     /// A session that is neither opened nor expected yet, `state` says which it is to be.
     pub(crate) fn new(config: SessionConfig, state: State) -> Self {
         let pages = (config.role == Role::Source).then_some((config.codec, config.lanes));
-        let mut outbound = Outbound::new(config.session, config.epoch, config.digest, pages);
+        let mut outbound =
+            Outbound::new(config.session, config.epoch, config.digest, pages, config.codec_workers);
         // The peer has not said yet what it reserves; a hypervisor may connect before it does.
         outbound.grant(0);
         let first_promise = config.receive_memory.first(config.receive_window);
@@ -107,7 +110,8 @@ impl Session {
                 config.connections_max,
                 config.role == Role::Destination,
             )
-            .with_memory(config.receive_memory.clone(), first_promise),
+            .with_memory(config.receive_memory.clone(), first_promise)
+            .with_codec_workers(config.codec_workers),
             first_promise,
             config,
             state,
@@ -273,13 +277,7 @@ impl Session {
             Kind::ConnectionOpen | Kind::Batch | Kind::Index | Kind::Part | Kind::ConnectionEnd => {
                 self.check_proven(stream)?;
                 let receipt = self.inbound.receive(header, frame)?;
-                for (connection, label) in receipt.opened {
-                    self.take_connection(connection, label, now)?;
-                }
-                for connection in receipt.readable {
-                    self.events.push_back(Event::Readable { connection });
-                }
-                Ok(())
+                self.take_receipt(receipt, now)
             }
             Kind::Hello | Kind::HelloAccept | Kind::HelloRefuse => {
                 Err(Reason::new(ReasonCode::Protocol, "a stream's handshake came in the middle of a session"))
@@ -386,6 +384,45 @@ impl Session {
     pub fn consumed(&mut self, connection: u16, bytes: u64, now: Instant) {
         self.inbound.consumed(connection, bytes);
         self.settle(now);
+    }
+
+    // ---- codec work -----------------------------------------------------------------------------------------
+
+    /// The next piece of codec work, for the worker that it names; jobs for one worker are done in the order in which
+    /// they come from here. Only where the session has more than one ([`SessionConfig::codec_workers`]).
+    pub fn next_job(&mut self) -> Option<Job> {
+        if self.state.is_over() {
+            return None;
+        }
+        self.outbound.next_job().or_else(|| self.inbound.next_job())
+    }
+
+    /// A worker has done a job of this session.
+    pub fn job_done(&mut self, done: Done, now: Instant) {
+        if self.state.is_over() {
+            return;
+        }
+        if done.is_encoding() {
+            if self.outbound.job_done(done) {
+                self.events.push_back(Event::Writable);
+            }
+            return;
+        }
+        if let Err(reason) = self.inbound.job_done(done).and_then(|receipt| self.take_receipt(receipt, now)) {
+            self.fail(reason);
+        }
+        self.settle(now);
+    }
+
+    /// What was received has changed something.
+    fn take_receipt(&mut self, receipt: Receipt, now: Instant) -> Result<(), Reason> {
+        for (connection, label) in receipt.opened {
+            self.take_connection(connection, label, now)?;
+        }
+        for connection in receipt.readable {
+            self.events.push_back(Event::Readable { connection });
+        }
+        Ok(())
     }
 
     // ---- ends -----------------------------------------------------------------------------------------------

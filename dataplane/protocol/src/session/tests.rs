@@ -272,7 +272,7 @@ fn slivers_stay_below_the_bound_of_frames_under_way() {
 fn connections_together_stay_below_the_bound_of_a_page_lane() {
     let mut pair = Pair::new(RECEIVE_WINDOW_BYTES);
     pair.source.config.lanes = 1;
-    pair.source.outbound = Outbound::new(SESSION, 0, true, Some((Mode::Lz4, 1)));
+    pair.source.outbound = Outbound::new(SESSION, 0, true, Some((Mode::Lz4, 1)), 1);
     pair.stream(1);
     pair.carry(1);
     let mut plan = synthetic::Plan::filled(1200, 0, 1);

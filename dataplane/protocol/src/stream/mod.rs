@@ -2,6 +2,7 @@
 //! arrives is put back in order by lane, and neither side holds more than it promised.
 
 mod credit;
+mod job;
 mod pace;
 mod receive;
 mod retain;
@@ -9,6 +10,7 @@ mod send;
 mod sending;
 
 pub use credit::ReceiveMemory;
+pub use job::{CodecWorker, Done, Job};
 pub use receive::{Inbound, Receipt};
 pub use retain::StreamId;
 pub use send::{BatchBuffer, INGEST_HEADROOM, Outbound};

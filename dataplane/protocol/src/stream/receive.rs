@@ -1,16 +1,20 @@
 //! The receiving half of a session: frames become verified bytes, in order, within what was promised.
 
+mod parts;
+
 use super::credit::{Promise, ReceiveMemory};
+use super::job::Job;
 use crate::limits::{
-    BATCH_LEN_MAX, BATCH_PAGES_MAX, BATCHES_UNDER_WAY_MAX, CONNECTIONS_MAX, LANE_PENDING_FRAMES_MAX,
-    PROGRESS_ENTRIES_MAX, RECEIVE_SLACK_BYTES,
+    BATCH_LEN_MAX, BATCHES_UNDER_WAY_MAX, CONNECTIONS_MAX, LANE_PENDING_FRAMES_MAX, PROGRESS_ENTRIES_MAX,
+    RECEIVE_SLACK_BYTES,
 };
 use crate::page::{Assembler, Bodies, LaneDecoder};
 use crate::wire::{
     BATCH_FIELDS_BYTES, BatchFields, ConnectionOpen, Cursor, FRAME_HEADER_BYTES, FrameHeader, IndexFields,
-    Kind, Lane, PartFields, Progress, ProgressEntry, Reason, ReasonCode, WireError,
+    Kind, Lane, Progress, ProgressEntry, Reason, ReasonCode, WireError,
 };
 use bytes::Bytes;
+use parts::{HeldPart, PageLane};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// What a received frame changed.
@@ -22,19 +26,13 @@ pub struct Receipt {
     pub readable: Vec<u16>,
 }
 
-/// A page lane: parts are decoded in its order, and wait for nothing else.
-struct PageLane {
-    next: u64,
-    pending: BTreeMap<u64, Bytes>,
-}
-
 /// A slow hypervisor's progress is told each time that it took this much: a quarter of a batch or so.
 const REPORT_BYTES: u64 = 64 * 1024;
 
 /// One connection's incoming direction.
 struct Receiving {
-    /// Decoded bodies that wait for their batch's index, by batch and lane.
-    parts: BTreeMap<u64, BTreeMap<u16, Vec<u8>>>,
+    /// Parts that wait for their batch's index, by batch and lane.
+    parts: BTreeMap<u64, BTreeMap<u16, HeldPart>>,
     parts_bytes: u64,
     /// Frames of the connection's lane that wait for an earlier one, or for their parts.
     pending: BTreeMap<u64, (FrameHeader, Bytes)>,
@@ -74,6 +72,11 @@ pub struct Inbound {
     lanes: Vec<PageLane>,
     /// Serves every lane: a part is decoded by itself, and its codecs' state takes far more than a lane.
     decoder: LaneDecoder,
+    /// More than one: parts are decoded by others.
+    codec_workers: u16,
+    /// Parts to be decoded that were not handed out yet.
+    jobs: VecDeque<Job>,
+    jobs_under_way: usize,
     assembler: Assembler,
     window: u64,
     /// What a new connection's sender may send before it is told more, and whose memory that is.
@@ -109,11 +112,13 @@ impl Inbound {
     /// Nothing received yet, on `lanes` page lanes. `window` guest bytes are reserved for each connection.
     pub fn new(digest: bool, lanes: u16, window: u64, connections_max: u16, peer_opens: bool) -> Self {
         let connections_max = connections_max.min(CONNECTIONS_MAX);
-        let lane = || PageLane { next: 0, pending: BTreeMap::new() };
         Inbound {
             digest,
-            lanes: (0..lanes).map(|_| lane()).collect(),
+            lanes: (0..lanes).map(|_| PageLane::default()).collect(),
             decoder: LaneDecoder::new(),
+            codec_workers: 1,
+            jobs: VecDeque::new(),
+            jobs_under_way: 0,
             assembler: Assembler::new(),
             window,
             first_promise: window,
@@ -135,6 +140,12 @@ impl Inbound {
 
     fn new_connection(&self) -> Receiving {
         Receiving::new(Promise::new(self.memory.clone(), self.first_promise, self.window))
+    }
+
+    /// Lets others decode parts, where they are more than one.
+    pub fn with_codec_workers(mut self, workers: u16) -> Self {
+        self.codec_workers = workers;
+        self
     }
 
     /// Expects a connection's direction that the peer does not announce, because it was opened from here.
@@ -179,76 +190,6 @@ impl Inbound {
             self.connections.insert(connection, new);
         }
         Ok(self.connections.get_mut(&connection))
-    }
-
-    /// Takes a part, and decodes as many of its lane as stand in order (DWCP-22, DWCP-31).
-    fn receive_part(
-        &mut self,
-        lane: u16,
-        header: FrameHeader,
-        frame: Bytes,
-        receipt: &mut Receipt,
-    ) -> Result<(), Reason> {
-        let Some(entry) = self.lanes.get_mut(usize::from(lane)) else {
-            return Err(violation(format!("a part came on page lane {lane}, which was not agreed")));
-        };
-        if header.sequence < entry.next {
-            // Decoded already; the sender repeats it because it has not heard that its batch was verified.
-            let part = PartFields::take(&mut Cursor::new(&frame[FRAME_HEADER_BYTES..]))?;
-            if self.connections.contains_key(&part.connection) {
-                self.report(part.connection);
-            }
-            return Ok(());
-        }
-        if header.sequence - entry.next > LANE_PENDING_FRAMES_MAX as u64 {
-            return Err(violation(format!("page lane {lane} has more frames under way than allowed")));
-        }
-        if !entry.pending.contains_key(&header.sequence) {
-            // Whose credit it takes is known before its turn comes: lanes would hold any number of large frames else.
-            let part = PartFields::take(&mut Cursor::new(&frame[FRAME_HEADER_BYTES..]))?;
-            let window = self.window;
-            if let Some(receiving) = self.connection(part.connection)? {
-                receiving.check_room(part.connection, waiting_bytes(&frame), window)?;
-                receiving.waiting_bytes += waiting_bytes(&frame);
-            }
-            self.lanes[usize::from(lane)].pending.insert(header.sequence, frame);
-        }
-        loop {
-            let entry = &mut self.lanes[usize::from(lane)];
-            let Some(frame) = entry.pending.remove(&entry.next) else { return Ok(()) };
-            entry.next += 1;
-            let mut cursor = Cursor::new(&frame[FRAME_HEADER_BYTES..]);
-            let part = PartFields::take(&mut cursor)?;
-            if let Some(receiving) = self.connections.get_mut(&part.connection) {
-                receiving.waiting_bytes -= waiting_bytes(&frame);
-            }
-            let mut bodies = Vec::new();
-            self.decoder.decode(cursor.rest(), BATCH_PAGES_MAX, &mut bodies).map_err(|error| {
-                let text = format!("part {} of page lane {lane} cannot be decoded: {error}", header.sequence);
-                Reason::new(ReasonCode::Decode, text)
-            })?;
-            self.keep_part(lane, &part, bodies)?;
-            self.advance(part.connection, receipt)?;
-        }
-    }
-
-    /// Decoded bodies wait for their batch's index, within the connection's credit.
-    fn keep_part(&mut self, lane: u16, part: &PartFields, bodies: Vec<u8>) -> Result<(), Reason> {
-        let window = self.window;
-        let Some(receiving) = self.connection(part.connection)? else { return Ok(()) };
-        let ahead = part.batch.checked_sub(receiving.verified_frames);
-        if ahead.is_none_or(|ahead| ahead > BATCHES_UNDER_WAY_MAX as u64) {
-            return Err(violation(format!(
-                "a part belongs to batch {}, which cannot be under way",
-                part.batch
-            )));
-        }
-        receiving.check_room(part.connection, bodies.len() as u64, window)?;
-        receiving.parts_bytes += bodies.len() as u64;
-        if receiving.parts.entry(part.batch).or_default().insert(lane, bodies).is_some() {
-            return Err(violation(format!("batch {} has two parts on page lane {lane}", part.batch)));
-        }
-        Ok(())
     }
 
     /// Keeps a frame of a connection's lane until its turn; what came before is dropped (DWCP-31).
@@ -513,12 +454,12 @@ impl Receiving {
             return Some(BTreeMap::new());
         }
         let there = self.parts.get(&batch)?;
-        if !named.lanes.iter().all(|lane| there.contains_key(lane)) {
+        if !named.lanes.iter().all(|lane| there.get(lane).is_some_and(|part| part.bodies.is_some())) {
             return None;
         }
         let parts = self.parts.remove(&batch)?;
-        self.parts_bytes -= parts.values().map(|part| part.len() as u64).sum::<u64>();
-        Some(parts)
+        self.parts_bytes -= parts.values().map(|part| part.bytes).sum::<u64>();
+        Some(parts.into_iter().filter_map(|(lane, part)| Some((lane, part.bodies?))).collect())
     }
 
     /// Verified bytes wait for the hypervisor. Where they were encoded they take more than they did.

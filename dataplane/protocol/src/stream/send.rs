@@ -1,5 +1,7 @@
 //! The sending half of a session: guest bytes become frames, and frames stay until they are verified.
 
+mod encoding;
+
 use super::pace::Pace;
 use super::retain::{Retention, StreamId};
 use super::sending::{Sending, SendingState, UnderWay};
@@ -9,7 +11,7 @@ use crate::limits::{
     RECEIVE_WINDOW_BYTES,
 };
 use crate::page::policy::{Mode, Policy};
-use crate::page::{BatchEncoder, Choice, EncodedBatch};
+use crate::page::{BatchEncoder, Choice, EncodedBatch, LaneId, Tally};
 use crate::schedule::FrameKey;
 use crate::session::MIGRATION;
 use crate::time::{Clock, Instant};
@@ -18,9 +20,11 @@ use crate::wire::{
     Lane, PartFields, ProgressEntry, Reason, ReasonCode, finish_frame, start_frame,
 };
 use bytes::Bytes;
+use encoding::{Beginning, EncodingQueue};
 use std::collections::BTreeMap;
 
-/// A link that verifies this many bytes a second is faster than one core compresses: encoding would hold it up.
+/// A link that verifies this many bytes a second is faster than one core compresses: encoding would hold it up. Several
+/// cores compress as many times that.
 const FAST_LINK_BYTES_PER_S: u64 = 400_000_000;
 
 /// Free bytes that an ingress buffer holds before the bytes read: room for an incomplete record that waited and
@@ -78,6 +82,8 @@ pub struct Outbound {
     policy: Policy,
     encoder: BatchEncoder,
     encoded: EncodedBatch,
+    /// Where encoding is handed out: what is under way.
+    encoding: EncodingQueue,
     spans: Vec<Span>,
     /// How fast encoded bytes are verified.
     link: Pace,
@@ -90,8 +96,14 @@ pub struct Outbound {
 
 impl Outbound {
     /// Nothing sent yet. `pages` says how guest pages are encoded, over how many lanes; `None` for the direction
-    /// that carries none (destination to source).
-    pub fn new(session: u64, epoch: u32, digest: bool, pages: Option<(Mode, u16)>) -> Self {
+    /// that carries none (destination to source). More than one of `codec_workers`: encoding is handed out.
+    pub fn new(
+        session: u64,
+        epoch: u32,
+        digest: bool,
+        pages: Option<(Mode, u16)>,
+        codec_workers: u16,
+    ) -> Self {
         let (mode, lanes) = pages.unwrap_or((Mode::None, 1));
         Outbound {
             session,
@@ -104,6 +116,7 @@ impl Outbound {
             policy: Policy::new(mode),
             encoder: BatchEncoder::new(lanes),
             encoded: EncodedBatch::default(),
+            encoding: EncodingQueue::new(codec_workers, lanes),
             spans: Vec::new(),
             link: Pace::default(),
             verified_bytes: 0,
@@ -143,6 +156,7 @@ impl Outbound {
     pub fn read_budget(&self, connection: u16) -> usize {
         let Some(sending) = self.connections.get(&connection) else { return 0 };
         if sending.ended
+            || self.encoding.is_full()
             || sending.under_way.len() + sending.verified_under_way.len() + FRAMES_AFTER_A_READ
                 >= BATCHES_UNDER_WAY_MAX
         {
@@ -229,10 +243,14 @@ impl Outbound {
         let data = &bytes[start..start + length];
         let fields = sending.advance(data, self.digest);
         self.bytes.guest += length as u64;
-        if sending.parser.is_some() && self.lanes_have_room() && self.encode(length, data, drain, clock) {
-            return self.send_structured(connection, &fields, now);
+        let mut plan = None;
+        if sending.parser.is_some() && self.lanes_have_room() {
+            if self.encoding.hands_out() {
+                plan = self.plan(data, drain, clock);
+            } else if self.encode(length, data, drain, clock) {
+                return self.send_structured(connection, &fields, now);
+            }
         }
-        self.bytes.raw += length as u64;
         let fields_at = start - BATCH_FIELDS_BYTES;
         let frame_at = fields_at - FRAME_HEADER_BYTES;
         bytes[fields_at..start].copy_from_slice(&fields.to_bytes());
@@ -245,15 +263,50 @@ impl Outbound {
         } else {
             buffer.freeze().slice(frame_at..start + length)
         };
-        self.enqueue((header.lane, header.sequence), frame);
+        let Some((effort, plan, cost_ns)) = plan else {
+            self.bytes.raw += length as u64;
+            return self.enqueue((header.lane, header.sequence), frame);
+        };
+        let batch = frame.slice(FRAME_HEADER_BYTES + BATCH_FIELDS_BYTES..);
+        let sequence = header.sequence;
+        self.encoding.add(Beginning {
+            connection,
+            sequence,
+            fields,
+            raw: frame,
+            batch,
+            effort,
+            plan,
+            cost_ns,
+        });
+        self.send_encoded();
+    }
+
+    /// A part, which is a frame but for its header, leaves as the next of its lane.
+    fn send_part(&mut self, lane: LaneId, frame: Vec<u8>) -> FrameKey {
+        let next = &mut self.page_lanes[usize::from(lane.0)];
+        let sequence = *next;
+        *next += 1;
+        let lane = Lane::Page(lane.0);
+        let (session, epoch) = (self.session, self.epoch);
+        let header = FrameHeader { kind: Kind::Part, lane, session, epoch, sequence };
+        self.enqueue((lane, sequence), finish_frame(frame, header));
+        (lane, sequence)
+    }
+
+    fn count(&mut self, tally: &Tally) {
+        self.bytes.raw += tally.raw_bytes + tally.regenerated_bytes;
+        self.bytes.lz4 += tally.lz4_bytes;
+        self.bytes.zstd += tally.zstd_bytes;
     }
 
     /// Whether every page lane may take another part: connections share them, and a receiver bounds how far ahead
     /// of a missing part a lane may run (DWCP-34).
     fn lanes_have_room(&self) -> bool {
+        let coming = self.encoding.len() as u64;
         self.page_lanes.iter().zip(0..).all(|(next, lane)| {
-            let oldest = self.retained.oldest(Lane::Page(lane));
-            oldest.is_none_or(|oldest| next - oldest < LANE_PENDING_FRAMES_MAX as u64)
+            let oldest = self.retained.oldest(Lane::Page(lane)).unwrap_or(*next);
+            next + coming - oldest < LANE_PENDING_FRAMES_MAX as u64
         })
     }
 
@@ -271,27 +324,18 @@ impl Outbound {
     fn send_structured(&mut self, connection: u16, fields: &BatchFields, now: Instant) {
         let Some(batch) = self.connections.get(&connection).map(|sending| sending.frames) else { return };
         let tally = self.encoded.tally;
-        self.bytes.raw += tally.raw_bytes + tally.regenerated_bytes;
-        self.bytes.lz4 += tally.lz4_bytes;
-        self.bytes.zstd += tally.zstd_bytes;
+        self.count(&tally);
 
         let (mut keys, mut lanes, mut encoded) = (Vec::new(), Vec::new(), 0);
         let parts = std::mem::take(&mut self.encoded.parts);
         for part in &parts {
-            let lane = Lane::Page(part.lane.0);
-            let next = &mut self.page_lanes[usize::from(part.lane.0)];
-            let sequence = *next;
-            *next += 1;
             let mut out = Vec::with_capacity(FRAME_HEADER_BYTES + 16 + part.payload.len());
             start_frame(&mut out);
             PartFields { connection, batch }.put(&mut out);
             out.extend_from_slice(&part.payload);
-            let (session, epoch) = (self.session, self.epoch);
-            let frame = finish_frame(out, FrameHeader { kind: Kind::Part, lane, session, epoch, sequence });
-            encoded += frame.len();
-            keys.push((lane, sequence));
+            encoded += out.len();
+            keys.push(self.send_part(part.lane, out));
             lanes.push(part.lane.0);
-            self.enqueue((lane, sequence), frame);
         }
         self.encoded.parts = parts;
         lanes.sort_unstable();
@@ -335,7 +379,7 @@ impl Outbound {
     /// may take without being waited for. 0 while nothing is known, and where no encoder keeps up with the link.
     fn drain_ns(&self) -> u64 {
         let (Some(rate), Some(round_trip)) = (self.link.rate(), self.link.round_trip()) else { return 0 };
-        if rate == 0 || rate >= FAST_LINK_BYTES_PER_S {
+        if rate == 0 || rate >= FAST_LINK_BYTES_PER_S * u64::from(self.encoding.workers().max(1)) {
             return 0;
         }
         let under_way = u128::from(self.retained.bytes().0) * 1_000_000_000 / u128::from(rate);
@@ -393,7 +437,8 @@ impl Outbound {
                 entry.connection
             ));
         };
-        if entry.verified_frames > sending.frames || entry.consumed > sending.position {
+        let never_sent = self.encoding.holds_before(entry.connection, entry.verified_frames);
+        if never_sent || entry.verified_frames > sending.frames || entry.consumed > sending.position {
             return violation(format!(
                 "the peer acknowledges more of connection {} than was sent",
                 entry.connection
@@ -473,6 +518,7 @@ impl Outbound {
             sending.verified_frames = sending.frames;
             sending.verified = sending.position;
         }
+        self.encoding.drop_all();
         self.retained.release_all();
     }
 

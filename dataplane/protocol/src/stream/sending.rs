@@ -85,6 +85,14 @@ impl Sending {
         self.under_way.push_back(UnderWay { end: self.position, parts, sent_at: now, encoded_bytes });
         sequence
     }
+
+    /// A frame that is under way, whose encoding was handed out, has become an index with these parts, `encoded_bytes` in all.
+    pub(super) fn became(&mut self, sequence: u64, parts: Vec<FrameKey>, encoded_bytes: u64) {
+        let place = sequence.checked_sub(self.verified_frames).and_then(|place| usize::try_from(place).ok());
+        if let Some(under_way) = place.and_then(|place| self.under_way.get_mut(place)) {
+            (under_way.parts, under_way.encoded_bytes) = (parts, encoded_bytes);
+        }
+    }
 }
 
 /// What one connection's direction has done, for records and progress.

@@ -1,0 +1,214 @@
+//! Codec work that a session lets others do: each job a value, complete in itself, that may cross threads.
+//!
+//! A session with more than one codec worker ([`crate::session::SessionConfig::codec_workers`]) does not encode and decode
+//! within its calls. It hands out jobs and takes what was done. Everything that has an order stays in the session: positions,
+//! digests, credit, sequences. A lane's jobs all name the same worker, which does them in the order in which they came;
+//! workers need not agree with each other.
+
+use crate::limits::BATCH_PAGES_MAX;
+use crate::page::{Effort, LaneDecoder, LaneId, PartEncoder, PartError, Tally};
+use crate::time::Clock;
+use crate::wire::{BATCH_FIELDS_BYTES, FRAME_HEADER_BYTES, IndexFields, PartFields, start_frame};
+use bytes::Bytes;
+
+/// Which of a session's jobs this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ticket {
+    /// The index of a batch that is being encoded, by the batch's number.
+    Index(u64),
+    /// The part at a place among those of a batch that is being encoded.
+    Part(u64, usize),
+    /// A part that is being decoded.
+    Decode { part: PartFields, lane: u16, sequence: u64 },
+}
+
+enum Work {
+    Index {
+        fields: [u8; BATCH_FIELDS_BYTES],
+        lanes: IndexFields,
+        ops: Vec<u8>,
+        literals: Vec<u8>,
+        effort: Effort,
+    },
+    Part {
+        fields: PartFields,
+        batch: Bytes,
+        bodies: Vec<u32>,
+        effort: Effort,
+    },
+    Decode {
+        payload: Bytes,
+    },
+}
+
+/// A bounded piece of codec work: at most a batch's bytes.
+pub struct Job {
+    pub(super) worker: u16,
+    pub(super) ticket: Ticket,
+    work: Work,
+}
+
+/// What became of a job; for the session that handed it out.
+pub struct Done {
+    pub(super) ticket: Ticket,
+    pub(super) outcome: Outcome,
+    pub(super) cost_ns: u64,
+}
+
+pub(super) enum Outcome {
+    /// A frame but for its header, and where the bytes went.
+    Encoded(Vec<u8>, Tally),
+    Decoded(Result<Vec<u8>, PartError>),
+}
+
+impl Done {
+    /// Whether it was encoding, rather than decoding.
+    pub(crate) fn is_encoding(&self) -> bool {
+        matches!(self.outcome, Outcome::Encoded(..))
+    }
+}
+
+impl Job {
+    /// An index to be encoded.
+    pub(super) fn index(
+        worker: u16,
+        batch: u64,
+        fields: [u8; BATCH_FIELDS_BYTES],
+        lanes: IndexFields,
+        (ops, literals): (Vec<u8>, Vec<u8>),
+        effort: Effort,
+    ) -> Job {
+        Job {
+            worker,
+            ticket: Ticket::Index(batch),
+            work: Work::Index { fields, lanes, ops, literals, effort },
+        }
+    }
+
+    /// A part to be encoded: the pages whose bodies begin at `bodies` in `batch`.
+    pub(super) fn part(
+        worker: u16,
+        ticket: Ticket,
+        fields: PartFields,
+        (batch, bodies): (Bytes, Vec<u32>),
+        effort: Effort,
+    ) -> Job {
+        Job { worker, ticket, work: Work::Part { fields, batch, bodies, effort } }
+    }
+
+    /// A part to be decoded, whose header has been read already.
+    pub(super) fn decode(worker: u16, ticket: Ticket, payload: Bytes) -> Job {
+        Job { worker, ticket, work: Work::Decode { payload } }
+    }
+
+    /// The worker that is to do it, below the session's number of them.
+    pub fn worker(&self) -> usize {
+        usize::from(self.worker)
+    }
+}
+
+/// What does jobs: codecs and their memory. One serves any number of sessions.
+#[derive(Default)]
+pub struct CodecWorker {
+    encoder: PartEncoder,
+    decoder: LaneDecoder,
+}
+
+impl CodecWorker {
+    /// A worker.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Does a job, and measures by `clock` how long it took.
+    pub fn carry_out(&mut self, job: Job, clock: &impl Clock) -> Done {
+        let began = clock.now();
+        let outcome = match job.work {
+            Work::Index { fields, lanes, ops, literals, effort } => {
+                let mut out = Vec::with_capacity(
+                    FRAME_HEADER_BYTES + BATCH_FIELDS_BYTES + 64 + ops.len() + literals.len() / 2,
+                );
+                let tally =
+                    index_frame(&mut self.encoder, (&fields, &lanes), (&ops, &literals), effort, &mut out);
+                Outcome::Encoded(out, tally)
+            }
+            Work::Part { fields, batch, bodies, effort } => {
+                let mut out = Vec::new();
+                start_frame(&mut out);
+                fields.put(&mut out);
+                let tally = self.encoder.encode_part(&batch, &bodies, effort, &mut out);
+                Outcome::Encoded(out, tally)
+            }
+            Work::Decode { payload } => {
+                let mut bodies = Vec::new();
+                let decoded = self.decoder.decode(&payload, BATCH_PAGES_MAX, &mut bodies);
+                Outcome::Decoded(decoded.map(|()| bodies))
+            }
+        };
+        let cost_ns = u64::try_from(clock.now().since(began).as_nanos()).unwrap_or(u64::MAX);
+        Done { ticket: job.ticket, outcome, cost_ns }
+    }
+}
+
+/// Replaces `out` by an index frame but for its header.
+pub(super) fn index_frame(
+    encoder: &mut PartEncoder,
+    (fields, lanes): (&[u8; BATCH_FIELDS_BYTES], &IndexFields),
+    (ops, literals): (&[u8], &[u8]),
+    effort: Effort,
+    out: &mut Vec<u8>,
+) -> Tally {
+    start_frame(out);
+    out.extend_from_slice(fields);
+    lanes.put(out);
+    encoder.encode_index(ops, literals, effort, out)
+}
+
+/// The worker, of `workers`, that does the jobs of a lane, of `lanes`. Neighbouring lanes share one: the spread of pages over
+/// lanes is even in every such range, so that consecutive regions keep all workers busy.
+pub(super) fn worker_of(lane: LaneId, lanes: u16, workers: u16) -> u16 {
+    let (lane, lanes) = (u32::from(lane.0), u32::from(lanes.max(1)));
+    // Below `workers`, for a lane below `lanes`.
+    (lane.min(lanes - 1) * u32::from(workers.max(1)) / lanes) as u16
+}
+
+/// Guest bytes stay out of logs.
+impl std::fmt::Debug for Job {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Job")
+            .field("worker", &self.worker)
+            .field("ticket", &self.ticket)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Guest bytes stay out of logs.
+impl std::fmt::Debug for Done {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Done").field("ticket", &self.ticket).finish_non_exhaustive()
+    }
+}
+
+/// Jobs and what was done cross threads.
+const _: () = {
+    const fn crosses<T: Send + 'static>() {}
+    crosses::<Job>();
+    crosses::<Done>();
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lanes_are_shared_out_evenly_among_workers() {
+        for (lanes, workers) in [(4, 2), (4, 3), (64, 8), (5, 2), (1, 4)] {
+            let of: Vec<u16> = (0..lanes).map(|lane| worker_of(LaneId(lane), lanes, workers)).collect();
+            assert!(of.is_sorted() && of.iter().all(|worker| *worker < workers));
+            let share = |worker: u16| of.iter().filter(|of| **of == worker).count();
+            let shares: Vec<usize> = (0..workers).map(share).collect();
+            assert!(shares.iter().max().unwrap() - shares.iter().min().unwrap() <= 1, "{shares:?}");
+        }
+        assert_eq!(worker_of(LaneId(9), 4, 2), 1, "a lane that there is not");
+    }
+}

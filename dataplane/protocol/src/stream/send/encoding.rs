@@ -1,0 +1,270 @@
+//! Batches whose encoding was handed out: what came back, and in which order it leaves.
+//!
+//! Results come in any order. Frames leave batch by batch in the order of ingest, so that a lane's frames are numbered in
+//! the order in which its worker made them; a batch that is sent as it is needs no place in it.
+
+use super::Outbound;
+use crate::limits::{ENCODING_BATCHES_MAX, JOBS_UNDER_WAY_MAX};
+use crate::page::{BatchPlan, Choice, Effort, LaneId, PartEncoder, RawReason, Tally};
+use crate::stream::job::{Done, Job, Outcome, Ticket, index_frame, worker_of};
+use crate::time::Clock;
+use crate::wire::{BatchFields, FrameHeader, IndexFields, Kind, Lane, PartFields, finish_frame};
+use bytes::Bytes;
+use std::collections::VecDeque;
+
+/// Literals up to this many bytes are encoded at once, with the operations: a job of their own would cost more.
+const INDEX_AT_ONCE_BYTES: usize = 4096;
+
+/// A batch that is being encoded.
+pub(super) struct Encoding {
+    pub(super) connection: u16,
+    /// The sequence of its frame in the connection's lane.
+    pub(super) sequence: u64,
+    pub(super) length: usize,
+    /// The frame that leaves if encoding does not pay.
+    pub(super) raw: Bytes,
+    pub(super) effort: Effort,
+    pub(super) tally: Tally,
+    /// What encoding has cost so far, on whichever worker.
+    pub(super) cost_ns: u64,
+    /// The index frame but for its header.
+    pub(super) index: Vec<u8>,
+    /// Part frames but for their headers, by rising lane.
+    pub(super) parts: Vec<(LaneId, Vec<u8>)>,
+    /// Jobs that have not come back.
+    missing: usize,
+}
+
+/// What [`EncodingQueue::add`] is told of a batch.
+pub(super) struct Beginning {
+    pub(super) connection: u16,
+    pub(super) sequence: u64,
+    pub(super) fields: BatchFields,
+    pub(super) raw: Bytes,
+    /// The batch's bytes.
+    pub(super) batch: Bytes,
+    pub(super) effort: Effort,
+    pub(super) plan: BatchPlan,
+    /// What planning has cost.
+    pub(super) cost_ns: u64,
+}
+
+/// Batches that are being encoded, in the order of ingest.
+pub(super) struct EncodingQueue {
+    workers: u16,
+    lanes: u16,
+    batches: VecDeque<Encoding>,
+    /// The number of the first of them.
+    first: u64,
+    /// Not handed out yet.
+    jobs: VecDeque<Job>,
+    under_way: usize,
+    /// Small indexes need no worker.
+    encoder: PartEncoder,
+}
+
+impl EncodingQueue {
+    pub(super) fn new(workers: u16, lanes: u16) -> Self {
+        EncodingQueue {
+            workers,
+            lanes,
+            batches: VecDeque::new(),
+            first: 0,
+            jobs: VecDeque::new(),
+            under_way: 0,
+            encoder: PartEncoder::new(),
+        }
+    }
+
+    /// How many work on it at once.
+    pub(super) fn workers(&self) -> u16 {
+        self.workers
+    }
+
+    /// Whether encoding is handed out at all.
+    pub(super) fn hands_out(&self) -> bool {
+        self.workers > 1
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.batches.len()
+    }
+
+    /// Whether no further batch may be added, and hence nothing be read.
+    pub(super) fn is_full(&self) -> bool {
+        self.batches.len() >= ENCODING_BATCHES_MAX
+    }
+
+    /// Batches that are being encoded: their guest bytes, and with what effort.
+    pub(super) fn ahead(&self) -> impl Iterator<Item = (usize, Effort)> + '_ {
+        self.batches.iter().map(|batch| (batch.length, batch.effort))
+    }
+
+    /// Whether a frame of this connection before `sequence` is still being encoded.
+    pub(super) fn holds_before(&self, connection: u16, sequence: u64) -> bool {
+        self.batches.iter().any(|batch| batch.connection == connection && batch.sequence < sequence)
+    }
+
+    /// The connection of the oldest batch, and its sequence there.
+    pub(super) fn front(&self) -> Option<(u16, u64)> {
+        self.batches.front().map(|batch| (batch.connection, batch.sequence))
+    }
+
+    /// A batch is to be encoded.
+    pub(super) fn add(&mut self, beginning: Beginning) {
+        let Beginning { connection, sequence, fields, raw, batch, effort, plan, cost_ns } = beginning;
+        let number = self.first + self.batches.len() as u64;
+        let mut encoding = Encoding {
+            connection,
+            sequence,
+            length: fields.length as usize,
+            raw,
+            effort,
+            tally: plan.tally,
+            cost_ns,
+            index: Vec::new(),
+            parts: Vec::with_capacity(plan.parts.len()),
+            missing: plan.parts.len(),
+        };
+        let lanes = IndexFields { lanes: plan.parts.iter().map(|(lane, _)| lane.0).collect() };
+        let part = PartFields { connection, batch: sequence };
+        for (place, (lane, bodies)) in plan.parts.into_iter().enumerate() {
+            encoding.parts.push((lane, Vec::new()));
+            let worker = worker_of(lane, self.lanes, self.workers);
+            self.jobs.push_back(Job::part(
+                worker,
+                Ticket::Part(number, place),
+                part,
+                (batch.clone(), bodies),
+                effort,
+            ));
+        }
+        let fields = fields.to_bytes();
+        if plan.literals.len() <= INDEX_AT_ONCE_BYTES {
+            let (names, texts) = ((&fields, &lanes), (&plan.ops[..], &plan.literals[..]));
+            encoding.tally.join(&index_frame(&mut self.encoder, names, texts, effort, &mut encoding.index));
+        } else {
+            // An index needs no lane's memory: whoever's turn it is.
+            let worker = (number % u64::from(self.workers.max(1))) as u16;
+            encoding.missing += 1;
+            self.jobs.push_back(Job::index(worker, number, fields, lanes, (plan.ops, plan.literals), effort));
+        }
+        self.batches.push_back(encoding);
+    }
+
+    /// The next job to hand out; at most so many are under way.
+    pub(super) fn next_job(&mut self) -> Option<Job> {
+        if self.under_way >= JOBS_UNDER_WAY_MAX {
+            return None;
+        }
+        let job = self.jobs.pop_front()?;
+        self.under_way += 1;
+        Some(job)
+    }
+
+    /// A frame, but for its header, has been made.
+    pub(super) fn done(&mut self, ticket: Ticket, frame: Vec<u8>, tally: &Tally, cost_ns: u64) {
+        self.under_way = self.under_way.saturating_sub(1);
+        let (Ticket::Index(number) | Ticket::Part(number, _)) = ticket else { return };
+        let place = number.checked_sub(self.first).and_then(|place| usize::try_from(place).ok());
+        // Where everything was dropped meanwhile, nobody waits for it.
+        let Some(batch) = place.and_then(|place| self.batches.get_mut(place)) else { return };
+        match ticket {
+            Ticket::Part(_, place) => {
+                if let Some((_, made)) = batch.parts.get_mut(place) {
+                    *made = frame;
+                }
+            }
+            _ => batch.index = frame,
+        }
+        batch.tally.join(tally);
+        batch.cost_ns = batch.cost_ns.saturating_add(cost_ns);
+        batch.missing = batch.missing.saturating_sub(1);
+    }
+
+    /// The next batch that has been encoded, if it is its turn.
+    pub(super) fn next_encoded(&mut self) -> Option<Encoding> {
+        if self.batches.front()?.missing > 0 {
+            return None;
+        }
+        self.first += 1;
+        self.batches.pop_front()
+    }
+
+    /// Nothing of it is needed any more.
+    pub(super) fn drop_all(&mut self) {
+        self.first += self.batches.len() as u64;
+        self.batches.clear();
+        self.jobs.clear();
+    }
+}
+
+impl Outbound {
+    /// What a batch is to become, with what effort, and what it cost to find out; for others to carry out. `None`: it is
+    /// better carried as it is.
+    pub(super) fn plan(
+        &mut self,
+        data: &[u8],
+        drain: u64,
+        clock: &impl Clock,
+    ) -> Option<(Effort, BatchPlan, u64)> {
+        let ahead = self.encoding.ahead().map(|(bytes, effort)| self.policy.expected_ns(effort, bytes)).sum();
+        // All workers together do as much in that time; what they have been given already comes first.
+        let spare = drain.saturating_mul(self.encoding.workers().into()).saturating_sub(ahead);
+        let effort = self.policy.choose(data.len(), spare);
+        let began = clock.now();
+        let plan = self.encoder.plan(data, &self.spans, effort).ok()?;
+        let cost_ns = u64::try_from(clock.now().since(began).as_nanos()).unwrap_or(u64::MAX);
+        Some((effort, plan, cost_ns))
+    }
+
+    /// The next piece of encoding for a worker.
+    pub fn next_job(&mut self) -> Option<Job> {
+        self.encoding.next_job()
+    }
+
+    /// A worker has done a job. True: more may be read than before.
+    pub fn job_done(&mut self, done: Done) -> bool {
+        let Outcome::Encoded(frame, tally) = done.outcome else { return false };
+        let was_full = self.encoding.is_full();
+        self.encoding.done(done.ticket, frame, &tally, done.cost_ns);
+        self.send_encoded();
+        was_full && !self.encoding.is_full()
+    }
+
+    /// Whether the far side waits for a batch that a worker has not encoded yet.
+    pub fn waits_for_encoding(&self) -> bool {
+        let first = |connection| self.connections.get(&connection).map(|sending| sending.verified_frames);
+        self.encoding.front().is_some_and(|(connection, sequence)| first(connection) == Some(sequence))
+    }
+
+    /// Batches that have been encoded leave, each as whatever is shorter.
+    pub(super) fn send_encoded(&mut self) {
+        while let Some(encoding) = self.encoding.next_encoded() {
+            let Encoding { connection, sequence, length, raw, effort, tally, cost_ns, index, parts, .. } =
+                encoding;
+            let fruitless = tally.is_fruitless(length);
+            let choice = if fruitless { Choice::Raw(RawReason::Fruitless) } else { Choice::Structured };
+            self.policy.observe(effort, choice, &tally, cost_ns);
+            if fruitless {
+                self.bytes.raw += length as u64;
+                self.enqueue((Lane::Connection(connection), sequence), raw);
+                continue;
+            }
+            self.count(&tally);
+            let (mut keys, mut encoded) = (Vec::with_capacity(parts.len()), 0);
+            for (lane, frame) in parts {
+                encoded += frame.len();
+                keys.push(self.send_part(lane, frame));
+            }
+            encoded += index.len();
+            if let Some(sending) = self.connections.get_mut(&connection) {
+                sending.became(sequence, keys, encoded as u64);
+            }
+            let lane = Lane::Connection(connection);
+            let header =
+                FrameHeader { kind: Kind::Index, lane, session: self.session, epoch: self.epoch, sequence };
+            self.enqueue((lane, sequence), finish_frame(index, header));
+        }
+    }
+}
