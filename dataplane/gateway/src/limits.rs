@@ -33,6 +33,10 @@ pub(crate) const PUBLISH_INTERVAL: Duration = Duration::from_millis(100);
 /// Most commands that wait for a shard.
 pub(crate) const SHARD_COMMANDS_MAX: usize = 1024;
 
+/// Most messages with codec work that wait for a shard: as many as all sessions may have under way in both directions, if
+/// each message held a single job and all were for one shard. So none is ever refused.
+pub(crate) const CODEC_ERRANDS_MAX: usize = 2 * SESSIONS_MAX * protocol::JOBS_UNDER_WAY_MAX;
+
 /// Most records that wait to be written to the records file; more are dropped and counted.
 pub(crate) const RECORDS_PENDING_MAX: usize = 1024;
 

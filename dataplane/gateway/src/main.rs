@@ -72,28 +72,29 @@ fn serve(args: Args) -> Result<(), String> {
     let identity = Identity { gateway: random()?, instance: random()? };
     let count = usize::from(args.shards);
     let (handles, received): (Vec<_>, Vec<_>) = (0..count).map(|_| ShardHandle::new()).unzip();
-    // Each shard takes its own mailbox out; `run_shards` wants one function for all.
+    // Each shard takes its own mailboxes out; `run_shards` wants one function for all.
     let received = Arc::new(Mutex::new(received.into_iter().map(Some).collect::<Vec<_>>()));
     let config = ShardConfig {
         registry: Arc::clone(&registry),
         identity,
         pool_bytes: POOL_BYTES / count.max(1),
         promised_bytes: PROMISED_BYTES / count.max(1),
+        shards: handles.clone(),
     };
     let (bound, listening) = sync_channel(1);
     let listen = args.listen.clone();
     let peers = handles.clone();
     let runtime = RuntimeConfig { shards: count, cpus: args.cpus.clone(), ..RuntimeConfig::default() };
     let running = run_shards(&runtime, move |shard| {
-        let commands = received.lock().ok().and_then(|mut mailboxes| mailboxes[shard.index].take());
+        let mailboxes = received.lock().ok().and_then(|mut all| all[shard.index].take());
         let (config, listen, bound, peers) = (config.clone(), listen.clone(), bound.clone(), peers.clone());
         async move {
-            let Some(commands) = commands else { return };
+            let Some(mailboxes) = mailboxes else { return };
             if shard.index == 0 {
                 let listening = Listening { identity, registry: Arc::clone(&config.registry), shards: peers };
                 listen_for_peers(Rc::new(listening), &listen, &bound).await;
             }
-            shard::run(shard.index, config, commands).await;
+            shard::run(shard.index, config, mailboxes).await;
         }
     })
     .map_err(|error| error.to_string())?;

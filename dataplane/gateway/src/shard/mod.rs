@@ -2,6 +2,7 @@
 //! registry, which no guest byte passes.
 
 mod accept;
+mod codec;
 mod connection;
 mod dial;
 mod idle;
@@ -12,6 +13,7 @@ mod share;
 mod stream;
 
 pub(crate) use accept::{Handshaken, Listening, listen};
+pub(crate) use codec::CodecInbox;
 
 use crate::clock;
 use crate::control::Answer;
@@ -20,10 +22,11 @@ use crate::limits::{
 };
 use crate::registry::{Misfit, Registry};
 use bytes::Bytes;
+use codec::{CodecWork, Errand};
 use novacron_control_api::{
     Codec, Endpoint, ErrorCode, RpcError, SessionOpen, SessionOptions, SessionRecord, SessionSide,
 };
-use novacron_protocol::limits::{FRAME_PAYLOAD_MAX, ZSTD_LEVEL_MAX};
+use novacron_protocol::limits::{FRAME_PAYLOAD_MAX, LANES_MAX, ZSTD_LEVEL_MAX};
 use novacron_protocol::page::policy::Mode;
 use novacron_protocol::session::{Ends, MIGRATION, Role, Session, SessionConfig, Token};
 use novacron_protocol::stream::{ReceiveMemory, StreamId};
@@ -57,6 +60,13 @@ pub(crate) enum Command {
 #[derive(Clone)]
 pub(crate) struct ShardHandle {
     commands: Sender<Command>,
+    codec: CodecInbox,
+}
+
+/// What a shard receives on.
+pub(crate) struct Mailboxes {
+    commands: Receiver<Command>,
+    codec: Receiver<Errand>,
 }
 
 /// The shard is gone, or takes no more commands.
@@ -65,9 +75,11 @@ pub(crate) struct ShardLost;
 
 impl ShardHandle {
     /// A handle, and what the shard receives on.
-    pub(crate) fn new() -> (ShardHandle, Receiver<Command>) {
-        let (commands, received) = mailbox(SHARD_COMMANDS_MAX);
-        (ShardHandle { commands }, received)
+    pub(crate) fn new() -> (ShardHandle, Mailboxes) {
+        let (commands, commands_received) = mailbox(SHARD_COMMANDS_MAX);
+        let (codec, codec_received) = CodecInbox::new();
+        let handle = ShardHandle { commands, codec };
+        (handle, Mailboxes { commands: commands_received, codec: codec_received })
     }
 
     pub(crate) fn send(&self, command: Command) -> Result<(), ShardLost> {
@@ -88,6 +100,8 @@ pub(crate) struct Shard {
     /// What sessions may keep until it is verified, and what they may promise to their peers.
     send_memory: Rc<SendMemory>,
     receive_memory: ReceiveMemory,
+    /// What this shard encodes and decodes, for its own sessions and for others'.
+    codecs: Rc<CodecWork>,
     sessions: RefCell<BTreeMap<u64, Rc<Running>>>,
     dialled: RefCell<HashMap<String, Rc<Peer>>>,
     accepted: RefCell<HashMap<Dialler, Rc<Peer>>>,
@@ -105,10 +119,16 @@ pub(crate) struct ShardConfig {
     pub(crate) identity: Identity,
     pub(crate) pool_bytes: usize,
     pub(crate) promised_bytes: usize,
+    /// Every shard, this one included.
+    pub(crate) shards: Vec<ShardHandle>,
 }
 
 /// Runs a shard until it is told to end.
-pub(crate) async fn run(index: usize, config: ShardConfig, mut commands: Receiver<Command>) {
+pub(crate) async fn run(index: usize, config: ShardConfig, mailboxes: Mailboxes) {
+    let Mailboxes { mut commands, codec } = mailboxes;
+    let codecs = CodecWork::new(index, config.shards.into_iter().map(|shard| shard.codec).collect());
+    spawn(codec::receive(Rc::clone(&codecs), codec)).detach();
+    spawn(codec::work(Rc::clone(&codecs))).detach();
     let shard = Rc::new(Shard {
         index,
         registry: config.registry,
@@ -117,6 +137,7 @@ pub(crate) async fn run(index: usize, config: ShardConfig, mut commands: Receive
         receive_pool: FramePool::new(config.pool_bytes),
         send_memory: SendMemory::new(config.pool_bytes as u64),
         receive_memory: ReceiveMemory::new(config.promised_bytes as u64),
+        codecs,
         sessions: RefCell::default(),
         dialled: RefCell::default(),
         accepted: RefCell::default(),
@@ -148,8 +169,8 @@ pub(crate) async fn run(index: usize, config: ShardConfig, mut commands: Receive
     }
 }
 
-/// The protocol's form of what a caller asked for.
-fn session_config(open: &SessionOpen) -> SessionConfig {
+/// The protocol's form of what a caller asked for, at a gateway whose shards share the codec work.
+fn session_config(open: &SessionOpen, shards: u16) -> SessionConfig {
     let role = match open.side {
         SessionSide::Source { .. } => Role::Source,
         SessionSide::Destination { .. } => Role::Destination,
@@ -168,7 +189,9 @@ fn session_config(open: &SessionOpen) -> SessionConfig {
     } = open.options;
     let mut config = SessionConfig::new(role, open.session.0, Token::new(*open.token.expose()));
     // The API's own bounds are at most the protocol's: these conversions do not cut.
-    config.lanes = lanes as u16;
+    // A lane is one shard's: a source proposes at least one a shard, so that a single session keeps all of them busy.
+    config.lanes = (lanes as u16).max(shards.min(LANES_MAX));
+    config.codec_workers = shards;
     config.connections_max = connections_max as u16;
     config.digest = digest;
     config.codec = codec_mode(codec, level);
@@ -225,7 +248,8 @@ async fn open_source(shard: &Rc<Shard>, open: &SessionOpen, mut record: SessionR
     }
     let accept_wait = Duration::from_millis(open.options.accept_timeout_ms);
     let peer = shard.dialled_peer(endpoint);
-    let core = Session::source(shard.with_memory(session_config(open)), clock::now());
+    let config = session_config(open, shard.codecs.workers());
+    let core = Session::source(shard.with_memory(config), clock::now());
     let (side, idle) = (open.side.clone(), idle_timeout(&open.options));
     let running = Running::new(core, record, side, Rc::clone(&peer), Some(answer), idle, shard.share());
     shard.start(&running, open.options.streams as usize);
@@ -254,6 +278,7 @@ impl Shard {
     /// A session begins here.
     fn start(self: &Rc<Self>, running: &Rc<Running>, streams: usize) {
         self.sessions.borrow_mut().insert(running.id, Rc::clone(running));
+        running.begin_codecs(&self.codecs);
         running.peer.join(running, streams);
         spawn(session::run(Rc::clone(self), Rc::clone(running))).detach();
     }
@@ -267,7 +292,7 @@ impl Shard {
         ends: &Ends,
         peer: &Rc<Peer>,
     ) -> Option<Result<Rc<Running>, Reason>> {
-        let fits = |announced: &SessionOpen| session_config(announced).is_opened_by(opening, ends);
+        let fits = |announced: &SessionOpen| session_config(announced, 1).is_opened_by(opening, ends);
         let mut expected = match self.registry.take_expected(session, self.index, fits)? {
             Ok(expected) => expected,
             Err(Misfit) => {
@@ -276,7 +301,8 @@ impl Shard {
             }
         };
         expected.record.peer = peer.name.parse().ok();
-        let core = Session::destination(self.with_memory(session_config(&expected.open)), clock::now());
+        let config = session_config(&expected.open, self.codecs.workers());
+        let core = Session::destination(self.with_memory(config), clock::now());
         let idle = idle_timeout(&expected.open.options);
         let running = Running::new(
             core,
@@ -301,6 +327,7 @@ impl Shard {
     /// A session is over, and has said its last word.
     fn forget(&self, running: &Running) {
         self.sessions.borrow_mut().remove(&running.id);
+        running.end_codecs();
         running.peer.leave(running.id);
     }
 

@@ -1,5 +1,6 @@
 //! A session while it runs: the protocol's state machine, and what is to happen when it says so.
 
+use super::codec::CodecWork;
 use super::connection::Connection;
 use super::peer::Peer;
 use super::share::Share;
@@ -10,7 +11,7 @@ use bytes::Bytes;
 use novacron_control_api::{Endpoint, ErrorCode, OpenResult, RpcError, SessionRecord, SessionSide};
 use novacron_protocol::event::Event;
 use novacron_protocol::session::{Ends, MIGRATION, Session, State};
-use novacron_protocol::stream::{BatchBuffer, StreamId};
+use novacron_protocol::stream::{BatchBuffer, Done, Job, StreamId};
 use novacron_protocol::time::Instant;
 use novacron_protocol::wire::{FrameHeader, Reason, ReasonCode};
 use novacron_transport::shard::Notify;
@@ -25,6 +26,8 @@ pub(crate) struct Running {
     pub(crate) peer: Rc<Peer>,
     pub(crate) side: SessionSide,
     core: RefCell<Session>,
+    /// To whom codec work is handed out, and under which number.
+    codecs: RefCell<Option<(Rc<CodecWork>, u64)>>,
     record: RefCell<SessionRecord>,
     connections: RefCell<BTreeMap<u16, Rc<Connection>>>,
     /// Connections that the peer opened and that are to be connected here, with their labels, in their order.
@@ -63,6 +66,7 @@ impl Running {
             peer,
             side,
             core: RefCell::new(core),
+            codecs: RefCell::default(),
             record: RefCell::new(record),
             connections: RefCell::default(),
             to_connect: RefCell::default(),
@@ -81,15 +85,19 @@ impl Running {
 
     /// Runs `change` on the state machine, then does what it asks for.
     fn with<R>(&self, change: impl FnOnce(&mut Session) -> R) -> R {
-        let (result, has_frames, deadline) = {
+        let (result, jobs, has_frames, deadline) = {
             let mut core = self.core.borrow_mut();
             let result = change(&mut core);
             while let Some(event) = core.next_event() {
                 self.happened(event);
             }
             self.share.keeps(core.outbound().retained_bytes().0 as u64);
-            (result, core.has_frames(), core.deadline())
+            let jobs: Vec<Job> = std::iter::from_fn(|| core.next_job()).collect();
+            (result, jobs, core.has_frames(), core.deadline())
         };
+        if !jobs.is_empty() {
+            self.hand_out(jobs);
+        }
         if has_frames {
             self.peer.wake_streams();
         }
@@ -97,6 +105,42 @@ impl Running {
             self.wake.notify();
         }
         result
+    }
+
+    /// Codec work goes to the shards that own the lanes.
+    fn hand_out(&self, jobs: Vec<Job>) {
+        let handed_out = match &*self.codecs.borrow() {
+            Some((codecs, number)) => codecs.hand_out(*number, jobs),
+            None => Ok(()),
+        };
+        if let Err(stopped) = handed_out {
+            let text = format!(
+                "shard {} of this gateway has stopped, and with it a part of the session's codec work; restart the gateway",
+                stopped.shard
+            );
+            self.fail(Reason::new(ReasonCode::Timeout, text));
+        }
+    }
+
+    /// Codec work has been done for this session.
+    pub(super) fn jobs_done(&self, done: Vec<Done>) {
+        self.with(|core| {
+            for done in done {
+                core.job_done(done, clock::now());
+            }
+        });
+    }
+
+    /// The session begins: its codec work is handed out here.
+    pub(super) fn begin_codecs(self: &Rc<Self>, codecs: &Rc<CodecWork>) {
+        *self.codecs.borrow_mut() = Some((Rc::clone(codecs), codecs.begin(self)));
+    }
+
+    /// The session is over.
+    pub(super) fn end_codecs(&self) {
+        if let Some((codecs, number)) = self.codecs.borrow_mut().take() {
+            codecs.end(number);
+        }
     }
 
     fn happened(&self, event: Event) {

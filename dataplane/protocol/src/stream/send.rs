@@ -553,10 +553,10 @@ impl Outbound {
         })
     }
 
-    /// Bytes kept for repetition, and how many of them wait for a stream.
+    /// Bytes kept for repetition or until they are encoded, and how many of them wait for a stream.
     pub fn retained_bytes(&self) -> (usize, usize) {
         let (kept, waiting) = self.retained.bytes();
-        (kept as usize, waiting)
+        (kept as usize + self.encoding.bytes(), waiting)
     }
 }
 

@@ -95,6 +95,11 @@ impl EncodingQueue {
         self.batches.len() >= ENCODING_BATCHES_MAX
     }
 
+    /// Bytes that are kept until it is known whether encoding pays.
+    pub(super) fn bytes(&self) -> usize {
+        self.batches.iter().map(|batch| batch.raw.len()).sum()
+    }
+
     /// Batches that are being encoded: their guest bytes, and with what effort.
     pub(super) fn ahead(&self) -> impl Iterator<Item = (usize, Effort)> + '_ {
         self.batches.iter().map(|batch| (batch.length, batch.effort))
