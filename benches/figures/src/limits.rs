@@ -28,3 +28,7 @@ pub(crate) const SLOW_BYTES_PER_S: u64 = 1_000_000;
 pub(crate) const SLOW_SESSIONS: usize = 4;
 /// Most rounds that may be asked for.
 pub(crate) const ROUNDS_MAX: u32 = 1000;
+/// Bytes of a guest page.
+pub(crate) const PAGE_BYTES: usize = 4096;
+/// Most rounds with dear codec work: each takes tens of seconds.
+pub(crate) const SHARDS_ROUNDS_MAX: u32 = 5;

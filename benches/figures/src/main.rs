@@ -8,8 +8,10 @@ mod load;
 mod memory;
 mod migrate;
 mod pair;
+mod ram;
 mod relay;
 mod report;
+mod shards;
 mod transfer;
 
 use std::path::PathBuf;
@@ -20,7 +22,7 @@ use anyhow::Result;
 use clap::{Parser, ValueEnum};
 
 use crate::host::Host;
-use crate::limits::ROUNDS_MAX;
+use crate::limits::{ROUNDS_MAX, SHARDS_ROUNDS_MAX};
 use crate::report::Report;
 
 #[derive(Debug, Parser)]
@@ -58,6 +60,14 @@ struct Args {
     #[arg(long, default_value_t = 20, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(2..=3600))]
     slow_seconds: u64,
 
+    /// MiB that a session with dear codec work carries in a round
+    #[arg(long, default_value_t = 128, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 12))]
+    shards_mib: u64,
+
+    /// Its zstd level
+    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=22))]
+    shards_level: u32,
+
     /// Where to write everything that was found
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -68,6 +78,7 @@ enum Figure {
     Relay,
     Migration,
     Memory,
+    Shards,
 }
 
 fn main() -> ExitCode {
@@ -85,8 +96,14 @@ fn run(args: &Args) -> Result<()> {
     let began = Instant::now();
     let say = |text: &str| eprintln!("[{:6.1} s] {text}", began.elapsed().as_secs_f32());
     let wanted = |figure| args.only.is_empty() || args.only.contains(&figure);
-    let mut report =
-        Report { host: Host::here(), figures: Vec::new(), relay: None, migration: None, memory: None };
+    let mut report = Report {
+        host: Host::here(),
+        figures: Vec::new(),
+        relay: None,
+        migration: None,
+        memory: None,
+        shards: None,
+    };
     if wanted(Figure::Relay) {
         let relay = relay::measure(args.relay_mib << 20, args.rounds, &say)?;
         report.figures.extend(relay.verdicts.iter().cloned());
@@ -101,6 +118,16 @@ fn run(args: &Args) -> Result<()> {
         let memory = memory::measure(Duration::from_secs(args.slow_seconds), &say)?;
         report.figures.extend(memory.verdicts.iter().cloned());
         report.memory = Some(memory);
+    }
+    if wanted(Figure::Shards) {
+        let shards = shards::measure(
+            args.shards_mib << 20,
+            args.shards_level,
+            args.rounds.min(SHARDS_ROUNDS_MAX),
+            &say,
+        )?;
+        report.figures.extend(shards.verdicts.iter().cloned());
+        report.shards = Some(shards);
     }
     println!("\n{}", report.text());
     match &args.json {

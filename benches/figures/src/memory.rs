@@ -51,7 +51,7 @@ pub(crate) fn measure(time: Duration, say: &dyn Fn(&str)) -> Result<Memory> {
     for index in 0..SLOW_SESSIONS {
         let (entry, exit) = (scratch.file(&format!("in-{index}")), scratch.file(&format!("out-{index}")));
         let sink = Sink::new(&exit)?;
-        pair.open(&entry, &exit, Choices { digest: true, destination_may_start: true })?;
+        pair.open(&entry, &exit, Choices::default())?;
         writers.push(source.write(&entry, None));
         let source = source.clone();
         readers.push(std::thread::spawn(move || sink.read_slowly(&source, time)));

@@ -120,7 +120,7 @@ fn move_once(
     // What the source has said of its own arrival is not to be taken for news of its departure.
     source.qmp().wait_event(Duration::from_millis(50), |_| None::<()>)?;
 
-    let choices = Choices { digest: true, destination_may_start: false };
+    let choices = Choices { destination_may_start: false, ..Choices::default() };
     let (entry, exit) = (scratch.file(&format!("{name}.in")), scratch.file(&format!("{name}.out")));
     let session = match &through {
         Some(pair) => Some(pair.open(&entry, &exit, choices)?),

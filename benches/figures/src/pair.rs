@@ -21,6 +21,14 @@ pub(crate) struct Choices {
     pub(crate) digest: bool,
     /// Whether the destination may run its guest by itself: not where `cont` is ours.
     pub(crate) destination_may_start: bool,
+    /// Always zstd at this level; otherwise the gateway's own choice.
+    pub(crate) zstd_level: Option<u32>,
+}
+
+impl Default for Choices {
+    fn default() -> Self {
+        Self { digest: true, destination_may_start: true, zstd_level: None }
+    }
 }
 
 impl Pair {
@@ -32,11 +40,26 @@ impl Pair {
         Ok(Self { source, destination })
     }
 
+    /// Starts both with so many shards: the source's, the destination's.
+    pub(crate) fn with_shards(scratch: &Scratch, name: &str, source: u16, destination: u16) -> Result<Self> {
+        let options = |listen: bool, shards: u16| GatewayOptions {
+            listen,
+            extra: vec!["--shards".to_owned(), shards.to_string()],
+            ..GatewayOptions::default()
+        };
+        let destination = Gateway::start(scratch, &format!("gateway-b-{name}"), &options(true, destination))?;
+        let source = Gateway::start(scratch, &format!("gateway-a-{name}"), &options(false, source))?;
+        Ok(Self { source, destination })
+    }
+
     /// Opens a session: who connects to `listen` reaches `connect`.
     pub(crate) fn open(&self, listen: &Path, connect: &Path, choices: Choices) -> Result<Session> {
         let session = Session::new()?;
-        let options =
+        let mut options =
             json!({"digest": choices.digest, "destination_may_start": choices.destination_may_start});
+        if let Some(level) = choices.zstd_level {
+            (options["codec"], options["level"]) = (json!("zstd"), json!(level));
+        }
         session
             .open(&self.source, &self.destination, (&unix(listen), &unix(connect)), &options)
             .context("opening a session at both gateways")?;

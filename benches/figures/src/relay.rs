@@ -211,7 +211,7 @@ fn through_gateways(
         remove(path)?;
     }
     let sink = Sink::new(&exit)?;
-    let choices = Choices { digest, destination_may_start: true };
+    let choices = Choices { digest, ..Choices::default() };
     let session = pair.open(&entry, &exit, choices)?;
     let (near, far) = (pair.source.process().pid(), pair.destination.process().pid());
     let cpu = |pid| novacron_testbed::Usage::of(pid).map(|usage| usage.cpu);

@@ -10,6 +10,7 @@ use crate::host::Host;
 use crate::memory::Memory;
 use crate::migrate::Migrations;
 use crate::relay::Relay;
+use crate::shards::Shards;
 
 /// What is promised.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -78,6 +79,7 @@ pub(crate) struct Report {
     pub(crate) relay: Option<Relay>,
     pub(crate) migration: Option<Migrations>,
     pub(crate) memory: Option<Memory>,
+    pub(crate) shards: Option<Shards>,
 }
 
 impl Report {
@@ -87,6 +89,7 @@ impl Report {
             self.relay.as_ref().map(Relay::table),
             self.migration.as_ref().map(Migrations::table),
             self.memory.as_ref().map(Memory::table),
+            self.shards.as_ref().map(Shards::table),
         ];
         let mut text = format!("{}\n\n", self.host);
         for table in tables.into_iter().flatten() {

@@ -1,4 +1,4 @@
-//! Random bytes through a unix socket and out of another: cheap ends, so that what lies between is what is measured.
+//! Bytes through a unix socket and out of another: cheap ends, so that what lies between is what is measured.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
@@ -25,10 +25,20 @@ impl Source {
         Ok(Self(Arc::new(bytes)))
     }
 
+    /// Other bytes.
+    pub(crate) fn of(bytes: Vec<u8>) -> Self {
+        Self(Arc::new(bytes))
+    }
+
+    /// How many there are before they repeat.
+    pub(crate) fn len(&self) -> u64 {
+        self.0.len() as u64
+    }
+
     /// What stands at a position, at most [`BUFFER_BYTES`] and not beyond the end of the ring.
     fn at(&self, position: u64, most: u64) -> &[u8] {
-        let from = usize::try_from(position % RANDOM_BYTES as u64).unwrap_or(0);
-        let length = usize::try_from(most).unwrap_or(BUFFER_BYTES).min(BUFFER_BYTES).min(RANDOM_BYTES - from);
+        let from = usize::try_from(position % self.len()).unwrap_or(0);
+        let length = usize::try_from(most).unwrap_or(BUFFER_BYTES).min(BUFFER_BYTES).min(self.0.len() - from);
         &self.0[from..from + length]
     }
 

@@ -44,6 +44,7 @@ pub mod serial;
 pub mod session;
 pub mod stage;
 pub mod stats;
+pub mod threads;
 pub mod usage;
 pub mod wait;
 pub mod workload;
