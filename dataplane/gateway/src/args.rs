@@ -4,6 +4,8 @@ use crate::limits::{CONNECTIONS_MAX, HOST_SESSIONS_MAX, SESSIONS_MAX, TENANT_SES
 use crate::registry::SessionLimits;
 use clap::{Parser, ValueEnum};
 use novacron_control_api::Endpoint;
+use novacron_transport::limits::SHARDS_MAX;
+use novacron_transport::shard::{CpuList, Topology};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -18,8 +20,8 @@ use std::time::Duration;
     novacron-gateway --control /run/novacron/b.sock --listen tcp:127.0.0.1:9090
   A source's gateway, which only dials:
     novacron-gateway --control /run/novacron/a.sock
-  Two shards on CPUs 2 and 3, JSON logs, session records kept:
-    novacron-gateway --control /run/novacron/a.sock --shards 2 --cpus 2,3 --log-format json --records /var/log/novacron/sessions.jsonl"
+  Four shards, of CPUs 2 to 7 those that stand together; JSON logs, session records kept:
+    novacron-gateway --control /run/novacron/a.sock --shards 4 --cpus 2-7 --log-format json --records /var/log/novacron/sessions.jsonl"
 )]
 pub(crate) struct Args {
     /// Unix socket that takes commands: JSON-RPC 2.0, one object a line
@@ -34,13 +36,13 @@ pub(crate) struct Args {
     #[arg(long)]
     pub(crate) insecure_plaintext: bool,
 
-    /// Threads that move bytes, each pinned to a CPU
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
-    pub(crate) shards: u16,
+    /// Threads that move bytes; two or more have a CPU each. 1 by default, or one for each of --cpus
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) shards: Option<u16>,
 
-    /// CPUs for the shards, as 0,1,4
-    #[arg(long, value_delimiter = ',', value_name = "CPUS")]
-    pub(crate) cpus: Vec<usize>,
+    /// CPUs for the shards, as 0-3,8. By default two or more shards take CPUs of one memory node, a core each
+    #[arg(long, value_name = "CPUS")]
+    pub(crate) cpus: Option<CpuList>,
 
     /// How long running sessions may go on after SIGTERM, as 30s or 500ms; a second SIGTERM ends the gateway at once
     #[arg(long, default_value = "30s", value_parser = duration, value_name = "TIME")]
@@ -95,6 +97,29 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 impl Args {
+    /// How many shards there are to be.
+    pub(crate) fn shards(&self) -> usize {
+        let named = || self.cpus.as_ref().map_or(1, CpuList::len);
+        self.shards.map_or_else(named, usize::from).clamp(1, SHARDS_MAX)
+    }
+
+    /// A CPU for each shard; empty: they are not pinned. An error: CPUs were named that this process may not use.
+    pub(crate) fn placement(&self, machine: &Topology) -> Result<Vec<usize>, String> {
+        let Some(named) = &self.cpus else {
+            // One shard alone, of perhaps several gateways on a machine, is better placed by the kernel.
+            let shards = self.shards();
+            return Ok(if shards > 1 { machine.choose(shards, &CpuList::default()) } else { Vec::new() });
+        };
+        let forbidden = named.missing_in(&machine.allowed);
+        if !forbidden.is_empty() {
+            return Err(format!(
+                "--cpus {named}: this process may not use {forbidden}, only {}; name others, or change its affinity",
+                machine.allowed
+            ));
+        }
+        Ok(machine.choose(self.shards(), named))
+    }
+
     /// How many sessions there may be at once, and whose.
     pub(crate) fn session_limits(&self) -> SessionLimits {
         SessionLimits {
@@ -107,12 +132,11 @@ impl Args {
 
     /// What no parser of single flags can find.
     pub(crate) fn check(&self) -> Result<(), String> {
-        if !self.cpus.is_empty() && self.cpus.len() != usize::from(self.shards) {
-            return Err(format!(
-                "--cpus names {} CPUs for {} shards: name one each",
-                self.cpus.len(),
-                self.shards
-            ));
+        if let Some(cpus) = &self.cpus
+            && cpus.len() < self.shards()
+        {
+            let (named, shards) = (cpus.len(), self.shards());
+            return Err(format!("--cpus names {named} CPUs for {shards} shards: name one each or more"));
         }
         for listen in &self.listen {
             if matches!(listen, Endpoint::Unix(_)) {
@@ -177,5 +201,27 @@ mod tests {
     fn cpus_are_one_a_shard() {
         assert!(parse(&["--shards", "2", "--cpus", "0"]).check().is_err());
         assert!(parse(&["--shards", "2", "--cpus", "0,1"]).check().is_ok());
+        assert!(parse(&["--shards", "2", "--cpus", "0-3,8"]).check().is_ok());
+        let wrong = ["novacron-gateway", "--control", "/tmp/c.sock", "--cpus", "3-1"];
+        assert!(Args::try_parse_from(wrong).is_err());
+    }
+
+    #[test]
+    fn shards_are_as_many_as_asked_for_or_as_cpus_are_named() {
+        let machine = Topology { allowed: "0-7".parse().unwrap(), ..Topology::default() };
+        for (args, shards, placement) in [
+            (&[][..], 1, &[][..]),
+            (&["--cpus", "2"], 1, &[2]),
+            (&["--cpus", "2-4"], 3, &[2, 3, 4]),
+            (&["--shards", "2", "--cpus", "5-7"], 2, &[5, 6]),
+            (&["--shards", "3"], 3, &[0, 1, 2]),
+            // More than there are: the kernel places them.
+            (&["--shards", "9"], 9, &[]),
+        ] {
+            let args = parse(args);
+            assert_eq!((args.shards(), args.placement(&machine).unwrap()), (shards, placement.to_vec()));
+        }
+        let why = parse(&["--cpus", "6-9"]).placement(&machine).unwrap_err();
+        assert!(why.contains("may not use 8-9, only 0-7"), "{why}");
     }
 }

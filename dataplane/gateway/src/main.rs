@@ -25,7 +25,7 @@ use control::{Calls, Server};
 use limits::{POOL_BYTES, PROMISED_BYTES};
 use novacron_control_api::{Endpoint, Reason, Timestamp};
 use novacron_protocol::wire::Identity;
-use novacron_transport::shard::{RuntimeConfig, Shutdown, run_shards, shutdown_on_signals, spawn};
+use novacron_transport::shard::{RuntimeConfig, Shutdown, Topology, run_shards, shutdown_on_signals, spawn};
 use novacron_transport::{Address, Listener};
 use registry::Registry;
 use shard::{Command, Listening, ShardConfig, ShardHandle};
@@ -70,7 +70,9 @@ fn serve(args: Args) -> Result<(), String> {
     records::start(args.records.clone(), ended)?;
 
     let identity = Identity { gateway: random()?, instance: random()? };
-    let count = usize::from(args.shards);
+    let count = args.shards();
+    let machine = Topology::here();
+    let cpus = args.placement(&machine)?;
     let (handles, received): (Vec<_>, Vec<_>) = (0..count).map(|_| ShardHandle::new()).unzip();
     // Each shard takes its own mailboxes out; `run_shards` wants one function for all.
     let received = Arc::new(Mutex::new(received.into_iter().map(Some).collect::<Vec<_>>()));
@@ -84,7 +86,7 @@ fn serve(args: Args) -> Result<(), String> {
     let (bound, listening) = sync_channel(1);
     let listen = args.listen.clone();
     let peers = handles.clone();
-    let runtime = RuntimeConfig { shards: count, cpus: args.cpus.clone(), ..RuntimeConfig::default() };
+    let runtime = RuntimeConfig { shards: count, cpus: cpus.clone(), ..RuntimeConfig::default() };
     let running = run_shards(&runtime, move |shard| {
         let mailboxes = received.lock().ok().and_then(|mut all| all[shard.index].take());
         let (config, listen, bound, peers) = (config.clone(), listen.clone(), bound.clone(), peers.clone());
@@ -107,6 +109,7 @@ fn serve(args: Args) -> Result<(), String> {
         control = %args.control.display(),
         listen = %listen.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
         shards = count,
+        cpus = %placed(&cpus, &machine),
         encryption = "none: streams are plaintext",
         "gateway ready"
     );
@@ -142,6 +145,18 @@ fn serve(args: Args) -> Result<(), String> {
     running.join().map_err(|error| error.to_string())?;
     tracing::info!("gateway stopped");
     Ok(())
+}
+
+/// Where the shards run, for people.
+fn placed(cpus: &[usize], machine: &Topology) -> String {
+    if cpus.is_empty() {
+        return "wherever the kernel puts them".to_owned();
+    }
+    let one = |cpu: &usize| match machine.node_of(*cpu) {
+        Some(node) => format!("{cpu} (node {node})"),
+        None => cpu.to_string(),
+    };
+    cpus.iter().map(one).collect::<Vec<_>>().join(" ")
 }
 
 /// Drains; a second signal ends the wait.

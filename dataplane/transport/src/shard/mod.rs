@@ -3,6 +3,7 @@
 mod heartbeat;
 mod mailbox;
 mod notify;
+mod placement;
 mod queue;
 mod runtime;
 mod shutdown;
@@ -13,6 +14,7 @@ mod time;
 
 pub use mailbox::{MailboxFull, Receiver, SendError, Sender, mailbox};
 pub use notify::{Notified, Notify};
+pub use placement::{CpuList, Topology};
 pub use queue::{LocalQueue, PushError};
 pub use runtime::{
     PREEMPT_AFTER_MIN, RunningShards, RuntimeConfig, RuntimeError, Shard, ShardPanicked, run_shards,
