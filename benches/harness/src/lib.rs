@@ -13,12 +13,14 @@
 //! units      numbers as people read them
 //! page       results as one HTML page
 //! compare    what got better or worse between two
+//! demo       `make demo`
 //! ```
 
 pub mod ability;
 pub mod capture;
 pub mod compare;
 pub mod contender;
+pub mod demo;
 #[cfg(test)]
 mod fixture;
 pub mod host;

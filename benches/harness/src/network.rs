@@ -10,7 +10,7 @@ use rustix::net::sockopt::tcp_congestion;
 
 use crate::limits::CONNECT_WAIT;
 use crate::record::LabHealth;
-use crate::scenario::Scenario;
+use crate::scenario::{Link, Scenario};
 
 /// Where one side's processes run.
 #[derive(Clone, Debug)]
@@ -53,7 +53,18 @@ impl Network {
     /// # Errors
     /// When the lab cannot be made, or the kernel has no such congestion control.
     pub fn of(scenario: &Scenario) -> Result<Self> {
-        let Some(link) = &scenario.link else { return Self::loopback() };
+        match &scenario.link {
+            Some(link) => Self::joined(link, scenario.congestion_control.as_deref()),
+            None => Self::loopback(),
+        }
+    }
+
+    /// Two sites joined by a link; `congestion_control` of every connection between them, `None`: the kernel's own.
+    ///
+    /// # Errors
+    /// When the lab cannot be made, or the kernel has no such congestion control.
+    pub fn joined(link: &Link, congestion_control: Option<&str>) -> Result<Self> {
+        let wanted = congestion_control;
         let mut topology = Topology::two_sites(&Conditions::default());
         let joint = topology.links.first_mut().context("the lab's two sites have no link")?;
         (joint.forward, joint.back) = (link.forward.clone(), link.back.clone());
@@ -62,16 +73,13 @@ impl Network {
         let [source, destination] = lab.sites() else {
             anyhow::bail!("the lab made {} sites instead of two", lab.sites().len())
         };
-        if let Some(control) = &scenario.congestion_control {
+        if let Some(control) = wanted {
             choose_congestion_control(source, destination.address(), &device, control)?;
             choose_congestion_control(destination, source.address(), &device, control)?;
         }
         let congestion_control = congestion_control_between(source, destination)?;
-        if let Some(wanted) = &scenario.congestion_control {
-            ensure!(
-                congestion_control == *wanted,
-                "connections use {congestion_control} instead of {wanted}"
-            );
+        if let Some(wanted) = wanted {
+            ensure!(congestion_control == wanted, "connections use {congestion_control} instead of {wanted}");
         }
         let place = |name, site: &Site| Place { name, prefix: site.enter(), address: site.address() };
         Ok(Self {
@@ -82,7 +90,11 @@ impl Network {
         })
     }
 
-    fn loopback() -> Result<Self> {
+    /// Both sites on this machine's loopback, which counts nothing.
+    ///
+    /// # Errors
+    /// When the kernel does not say what congestion control it uses.
+    pub fn loopback() -> Result<Self> {
         let place = |name| Place { name, prefix: Vec::new(), address: Ipv4Addr::LOCALHOST.into() };
         Ok(Self {
             source: place("source"),

@@ -9,6 +9,7 @@ mod socat;
 mod stream;
 
 use anyhow::Result;
+pub(crate) use direct::as_contender;
 use novacron_testbed::{Scratch, TimedOut};
 
 use crate::ability::Ability;

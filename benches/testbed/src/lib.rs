@@ -24,7 +24,6 @@
 
 pub mod artefact;
 pub mod capture;
-pub mod demo;
 pub mod gateway;
 pub mod guest;
 pub mod initramfs;

@@ -220,7 +220,7 @@ type Order = (Command, Sender<io::Result<Child>>);
 
 /// A command that runs `program` under `setpriv --pdeathsig KILL`, which becomes the program and keeps its number:
 /// the kernel kills it when we are gone. To be started by [`spawn`].
-pub(crate) fn tied(program: &Path) -> Command {
+pub fn tied(program: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--"]).arg(program);
     command
@@ -230,7 +230,10 @@ pub(crate) fn tied(program: &Path) -> Command {
 ///
 /// The kernel sends that signal when the *thread* that started the child ends (prctl(2)). So one thread that never
 /// ends starts them all: a test may then start a process in a helper thread and keep it.
-pub(crate) fn spawn(command: Command) -> io::Result<Child> {
+///
+/// # Errors
+/// When it cannot be started.
+pub fn spawn(command: Command) -> io::Result<Child> {
     static SPAWNER: OnceLock<Mutex<Sender<Order>>> = OnceLock::new();
     let spawner = SPAWNER.get_or_init(|| {
         let (orders, received) = channel::<Order>();

@@ -23,7 +23,7 @@ use crate::bundle::Bundle;
 use crate::certificate::{Certificate, CertificateError};
 use crate::identity::{AuthorityName, Identity, Role, Site};
 use crate::issue::{Issued, Request};
-use crate::limits::{ISSUED_MAX, REVOKED_KEPT};
+use crate::limits::ISSUED_MAX;
 use crate::revoke::{Revocation, RevocationList, Why};
 use crate::secret::Passphrase;
 use crate::store::{self, Lock, Mode, StoreError};
@@ -220,15 +220,12 @@ impl Ledger {
         Ok(Authority::load(self.certificate.clone(), &key, passphrase)?)
     }
 
-    /// Whether its key is encrypted; `None` where the key is kept elsewhere.
+    /// Whether its key is encrypted.
     ///
     /// # Errors
     /// When others may read it.
-    pub fn is_encrypted(&self) -> Result<Option<bool>, LedgerError> {
-        match store::read_secret(&self.folder.join("authority.key")) {
-            Err(StoreError::Absent(_)) => Ok(None),
-            key => Ok(Some(is_encrypted(&key?))),
-        }
+    pub fn is_encrypted(&self) -> Result<bool, LedgerError> {
+        Ok(is_encrypted(&store::read_secret(&self.folder.join("authority.key"))?))
     }
 
     /// Issues and records. `rotating` says whether the identity must have a valid certificate, or must not.
@@ -296,15 +293,6 @@ impl Ledger {
         let fresh: Vec<Entry> = entries.into_iter().filter(|entry| entry.revoked.is_none()).collect();
         let authority = self.authority(passphrase)?;
         let mut revoked = self.revoked()?;
-        // RFC 5280, section 3.3: what has expired need not stay on the list. It goes when the list grows long.
-        if revoked.revoked.len() >= REVOKED_KEPT {
-            let all = self.list(now, Duration::ZERO)?;
-            let expired = |serial: &str| {
-                all.iter()
-                    .any(|entry| entry.certificate.serial == serial && entry.certificate.left(now).is_none())
-            };
-            revoked.revoked.retain(|one| !expired(&one.serial));
-        }
         revoked.revoked.extend(fresh.iter().map(|entry| Revocation {
             serial: entry.certificate.serial.clone(),
             at: now.into(),

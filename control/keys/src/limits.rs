@@ -31,9 +31,6 @@ pub const FILE_BYTES_MAX: u64 = 1 << 20;
 pub const PEM_BLOCKS_MAX: usize = 4096;
 /// Most certificates that one authority's folder may hold; listing parses them all.
 pub const ISSUED_MAX: usize = 65_536;
-/// Revocations beyond which those of expired certificates are dropped from the list: 110 bytes each in the books, so that
-/// these stay far below [`FILE_BYTES_MAX`].
-pub const REVOKED_KEPT: usize = 2048;
 /// Most authorities in one bundle: two each (one old, one new) of a few dozen paired sites.
 pub const AUTHORITIES_MAX: usize = 128;
 /// Most authorities that one site shows another: the one in use, its successor, and as many again.

@@ -38,11 +38,19 @@ impl Direct {
 
 /// A contender's settings and those of the scenario.
 fn tuned(over: Migration, tuning: &Tuning, scenario: &Scenario) -> Migration {
-    let level = tuning.compression_level.unwrap_or(1);
+    let over = as_contender(over, tuning);
     Migration {
         max_bandwidth: scenario.max_bandwidth.unwrap_or(over.max_bandwidth),
         downtime_limit: scenario.downtime_limit,
         time_limit: scenario.time_limit,
+        ..over
+    }
+}
+
+/// A contender's settings alone.
+pub(crate) fn as_contender(over: Migration, tuning: &Tuning) -> Migration {
+    let level = tuning.compression_level.unwrap_or(1);
+    Migration {
         multifd_channels: tuning.channels,
         multifd_compression: tuning.compression.map(|compression| match compression {
             PageCompression::Zlib => Compression::Zlib(level),

@@ -1,4 +1,5 @@
-//! `make demo`: migrates a running guest through two gateways and says what came of it.
+//! `make demo`: migrates a running guest through two gateways over a link of the lab, says what came of it, and sets QEMU's own
+//! ways beside it.
 //!
 //! `novacron-demo DIRECTORY` writes `report.json` there and, if anything failed, the logs of all processes.
 
@@ -8,7 +9,8 @@ use std::time::Instant;
 use std::{env, fs};
 
 use anyhow::{Context, Result, bail};
-use novacron_testbed::{Scratch, demo};
+use novacron_bench::{demo, interrupt};
+use novacron_testbed::Scratch;
 
 fn main() -> ExitCode {
     match run() {
@@ -30,12 +32,14 @@ fn run() -> Result<()> {
         fs::remove_file(&report_path).with_context(|| format!("removing {}", report_path.display()))?;
     }
 
+    interrupt::clean_up_when_interrupted("there is no report".to_owned())?;
     let began = Instant::now();
     let scratch = Scratch::new()?;
     let step = |text: &str| eprintln!("[{:5.1} s] {text}", began.elapsed().as_secs_f32());
     let result = demo::run(&scratch, step).and_then(|report| {
         demo::write(&report, &report_path)?;
         println!("\n{}", report.table());
+        println!("{}", report.beside());
         println!("  {}", report_path.display());
         report.check()
     });
