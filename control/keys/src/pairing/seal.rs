@@ -103,3 +103,24 @@ impl Way {
         Ok(text.map_err(|_| PairingError::Code)?.to_vec())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seal_opens_after_the_same_words_only() {
+        let code = Code::make().expect("random");
+        let after = |words: &[&[u8]]| {
+            let mut keys = Keys::derive(&code, &[1; 32], &[2; 32]).expect("keys");
+            words.iter().for_each(|word| keys.said(word));
+            keys
+        };
+        let sealed = after(&[b"one", b"two"]).seal_accepting(b"yes").expect("sealed");
+        assert_eq!(after(&[b"one", b"two"]).open_accepting(&sealed).expect("opened"), b"yes");
+        for other in [&[&b"one"[..]][..], &[b"two", b"one"], &[b"onetwo"], &[b"one", b"two", b"two"]] {
+            assert_eq!(after(other).open_accepting(&sealed), Err(PairingError::Code));
+        }
+        assert_eq!(after(&[b"one", b"two"]).open_offering(&sealed), Err(PairingError::Code));
+    }
+}
