@@ -44,6 +44,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "CPUS")]
     pub(crate) cpus: Option<CpuList>,
 
+    /// Keep every system call. Without this the gateway gives up those that it never makes: starting programs, mounting, reading
+    /// other processes' memory, loading modules and the like
+    #[arg(long)]
+    pub(crate) unconfined: bool,
+
     /// How long running sessions may go on after SIGTERM, as 30s or 500ms; a second SIGTERM ends the gateway at once
     #[arg(long, default_value = "30s", value_parser = duration, value_name = "TIME")]
     pub(crate) drain_timeout: Duration,

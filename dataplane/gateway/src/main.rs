@@ -11,6 +11,7 @@
 
 mod args;
 mod clock;
+mod confine;
 mod control;
 mod limits;
 mod log;
@@ -26,7 +27,7 @@ use limits::{POOL_BYTES, PROMISED_BYTES};
 use novacron_control_api::{Endpoint, Reason, Timestamp};
 use novacron_protocol::wire::Identity;
 use novacron_transport::shard::{RuntimeConfig, Shutdown, Topology, run_shards, shutdown_on_signals, spawn};
-use novacron_transport::{Address, Listener};
+use novacron_transport::{Address, Listener, privacy};
 use registry::Registry;
 use shard::{Command, Listening, ShardConfig, ShardHandle};
 use std::process::ExitCode;
@@ -45,6 +46,10 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     }
     log::start(&args);
+    if let Err(why) = keep_to_itself(&args) {
+        tracing::error!("{why}; nothing was started, and no migration is affected");
+        return ExitCode::FAILURE;
+    }
     match serve(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
@@ -52,6 +57,22 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Guest memory stays here: no core dump, no swap where the system allows that, no other program.
+fn keep_to_itself(args: &Args) -> Result<(), String> {
+    privacy::forbid_core_dumps().map_err(|error| format!("core dumps cannot be forbidden: {error}"))?;
+    if let Err(error) = privacy::keep_out_of_swap() {
+        tracing::warn!(
+            %error,
+            "memory of guests may reach swap: lift the limit on locked memory (LimitMEMLOCK=infinity), or use no swap"
+        );
+    }
+    if args.unconfined {
+        tracing::warn!("--unconfined: every system call is left to this process");
+        return Ok(());
+    }
+    confine::confine().map_err(|why| format!("{why}; --unconfined starts the gateway all the same"))
 }
 
 /// Random bytes of the system.

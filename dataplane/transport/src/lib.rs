@@ -27,6 +27,7 @@ pub mod hypervisor;
 pub mod limits;
 pub mod net;
 pub mod pool;
+pub mod privacy;
 pub mod shard;
 pub mod tcp;
 pub mod tls;
