@@ -55,11 +55,11 @@ lint: setup ## formatting and lints
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 
 unit: setup ## tests that need no hypervisor
-	cargo test --locked --workspace --exclude novacron-testbed
-	cargo test --locked -p novacron-testbed --lib --bins
+	cargo test --locked --workspace --exclude novacron-testbed --exclude novacron-bench
+	cargo test --locked -p novacron-testbed -p novacron-bench --lib --bins
 
 fuzz: setup ## a minute of fuzzing from the kept corpus
 	@if [ -x dataplane/fuzz/run.sh ]; then dataplane/fuzz/run.sh; else echo "no fuzz targets in this tree"; fi
 
 e2e: guest build ## tests with real hypervisors, one at a time
-	cargo test --locked --release -p novacron-testbed --test '*' -- --test-threads=1
+	cargo test --locked --release -p novacron-testbed -p novacron-bench --test '*' -- --test-threads=1

@@ -1,7 +1,6 @@
 //! The two sites of a scenario: namespaces joined by the lab's link, or this machine's loopback.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result, ensure};
@@ -68,15 +67,13 @@ impl Network {
         let mut topology = Topology::two_sites(&Conditions::default());
         let joint = topology.links.first_mut().context("the lab's two sites have no link")?;
         (joint.forward, joint.back) = (link.forward.clone(), link.back.clone());
-        let device = joint.name.clone();
+        for site in &mut topology.sites {
+            site.congestion_control = wanted.map(str::to_owned);
+        }
         let lab = Lab::start(&topology).context("making the lab")?;
         let [source, destination] = lab.sites() else {
             anyhow::bail!("the lab made {} sites instead of two", lab.sites().len())
         };
-        if let Some(control) = wanted {
-            choose_congestion_control(source, destination.address(), &device, control)?;
-            choose_congestion_control(destination, source.address(), &device, control)?;
-        }
         let congestion_control = congestion_control_between(source, destination)?;
         if let Some(wanted) = wanted {
             ensure!(congestion_control == wanted, "connections use {congestion_control} instead of {wanted}");
@@ -108,22 +105,6 @@ impl Network {
     pub fn wire(&self) -> Wire {
         self.wire.clone()
     }
-}
-
-/// Chooses the congestion control of every connection from a site to an address, on the route there: a namespace may
-/// not change its default to one that the machine restricts, and the machine's own is not ours to change.
-fn choose_congestion_control(site: &Site, to: IpAddr, device: &str, control: &str) -> Result<()> {
-    let mut words = site.enter();
-    let to = format!("{to}/32");
-    words.extend(["ip", "route", "replace", &to, "dev", device, "congctl", control].map(str::to_owned));
-    let (program, arguments) = words.split_first().context("no command")?;
-    let output = Command::new(program).args(arguments).output().context("starting ip")?;
-    ensure!(
-        output.status.success(),
-        "this kernel does not take the congestion control {control}: {}",
-        String::from_utf8_lossy(&output.stderr).trim()
-    );
-    Ok(())
 }
 
 /// What a connection between two sites uses, read off one.
