@@ -1,6 +1,6 @@
 //! Ctrl-C leaves nothing behind but the runs that had ended.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -37,11 +37,12 @@ impl Drop for Removed {
 }
 
 /// Ends the process on the first signal, after the lab and our directories are removed. The processes that it started
-/// end with it: the kernel kills them when we are gone. `kept` says where the runs are that had ended.
+/// end with it: the kernel kills them when we are gone. `kept` says what stays; `partial` is a file of ours that is of
+/// no use before it is whole.
 ///
 /// # Errors
 /// When signals cannot be received.
-pub fn clean_up_when_interrupted(kept: String) -> Result<()> {
+pub fn clean_up_when_interrupted(kept: String, partial: Option<PathBuf>) -> Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM]).context("asking to be told of ctrl-C")?;
     thread::Builder::new()
         .name("interrupt".into())
@@ -55,6 +56,10 @@ pub fn clean_up_when_interrupted(kept: String) -> Result<()> {
             });
             for wire in labs().drain(..) {
                 wire.remove();
+            }
+            if let Some(partial) = partial {
+                // It may not have been made yet.
+                let _ = std::fs::remove_file(partial);
             }
             remove_directories(&std::env::temp_dir(), std::process::id());
             std::process::exit(128 + signal);

@@ -7,6 +7,7 @@
 //! ability    what of it can run here
 //! run        the runs of a scenario: network, guest, mover, meter, void or not
 //! record     what was measured: the contents of a results file
+//! capture    a guest's migration stream in a file
 //! store      results on disk, after every run
 //! table      results at a terminal
 //! measure    what is read off a run

@@ -14,7 +14,7 @@ use novacron_bench::progress::Progress;
 use novacron_bench::record::{FORMAT, Outcome, Results};
 use novacron_bench::scenario::{self, Scenario};
 use novacron_bench::store::{self, Store};
-use novacron_bench::{compare, host, interrupt, page, run, table};
+use novacron_bench::{capture, compare, host, interrupt, page, run, table};
 
 /// Measures migrations over the lab's links, side by side with what they are measured against.
 #[derive(Debug, Parser)]
@@ -50,6 +50,7 @@ enum Command {
         json: bool,
     },
     Compare(compare::Arguments),
+    Capture(capture::Arguments),
 }
 
 #[derive(Debug, Args)]
@@ -79,6 +80,10 @@ fn main() -> ExitCode {
         Command::Run(args) => run_scenarios(&cli, args),
         Command::List { json } => list(&cli, *json),
         Command::Compare(arguments) => compare::run(arguments),
+        Command::Capture(arguments) => {
+            interrupt::clean_up_when_interrupted("nothing was captured".to_owned(), arguments.partial())
+                .and_then(|()| capture::run(arguments))
+        }
     };
     match result {
         Ok(code) => code,
@@ -152,7 +157,10 @@ fn run_scenarios(cli: &Cli, args: &RunArgs) -> Result<ExitCode> {
     };
     let store = Store::new(&args.out, &results.started_at)?;
     store.write(&results)?;
-    interrupt::clean_up_when_interrupted(format!("runs that had ended are in {}", store.file().display()))?;
+    interrupt::clean_up_when_interrupted(
+        format!("runs that had ended are in {}", store.file().display()),
+        None,
+    )?;
     let runs = |scenario: &Scenario| u64::from(scenario.repetitions) * scenario.contenders.len() as u64;
     let progress = Progress::new(scenarios.iter().map(runs).sum());
     for scenario in &scenarios {

@@ -66,6 +66,11 @@ impl Progress {
         });
     }
 
+    /// A phase that tells itself how far it is.
+    pub fn moving(&self, phase: &str, bytes: u64) {
+        self.change(|now| (now.phase, now.bytes) = (phase.to_owned(), bytes));
+    }
+
     /// What the link has carried of it.
     pub fn bytes(&self, bytes: u64) {
         self.change(|now| now.bytes = bytes);

@@ -60,9 +60,8 @@ impl<'a> StreamBench<'a> {
         let file = match (&stream.of, &stream.file) {
             (Some(guest), _) => {
                 stage.progress.run(&stage.scenario.name);
-                stage.progress.phase("capturing a guest's migration stream");
                 let file = stage.scratch.file("stream");
-                capture::to_file(stage.scratch, guest, &file)?;
+                capture::to_file(guest, &file, stage.progress)?;
                 file
             }
             (None, Some(file)) => file.clone(),
