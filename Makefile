@@ -36,7 +36,7 @@ demo: guest build ## migrate a running guest through two gateways and say what c
 	$(TARGET_DIR)/release/novacron-demo $(TARGET_DIR)/demo
 
 bench: guest-image guest build ## measure the scenarios that matter most over emulated links, under 12 minutes on 2 cores
-	$(TARGET_DIR)/release/novacron-bench run --short --out $(TARGET_DIR)/bench
+	$(TARGET_DIR)/release/novacron-bench run --short --minutes 10 --out $(TARGET_DIR)/bench
 
 bench-full: guest-image figures ## measure every scenario, and the promised figures: hours
 	$(TARGET_DIR)/release/novacron-bench run --out $(TARGET_DIR)/bench

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand};
@@ -34,7 +34,7 @@ enum Command {
     /// Contenders take turns (A B C A B C). Results are written after every run, as JSON and at the end as one HTML page.
     #[command(after_help = "Examples:
   What matters most, under 12 minutes on two cores, as `make bench` does:
-    novacron-bench run --short
+    novacron-bench run --short --minutes 10
   Everything, as `make bench-full` does:
     novacron-bench run
   One scenario, three times each of two contenders:
@@ -66,6 +66,9 @@ struct RunArgs {
     /// Only these contenders; one that a scenario does not have is added to it. Repeatable
     #[arg(long, value_name = "NAME")]
     contender: Vec<String>,
+    /// Begin no run after so many minutes; those left over are skipped, and say so
+    #[arg(long, value_name = "M", value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    minutes: Option<u64>,
     /// Print the results as JSON instead of tables
     #[arg(long)]
     json: bool,
@@ -132,6 +135,7 @@ fn chosen(cli: &Cli, args: &RunArgs) -> Result<Vec<Scenario>> {
 }
 
 fn run_scenarios(cli: &Cli, args: &RunArgs) -> Result<ExitCode> {
+    let until = args.minutes.map(|minutes| Instant::now() + Duration::from_secs(60 * minutes));
     let scenarios = chosen(cli, args)?;
     let ability = Ability::here();
     for missing in ability.lacks() {
@@ -170,7 +174,7 @@ fn run_scenarios(cli: &Cli, args: &RunArgs) -> Result<ExitCode> {
             results.scenarios[place] = so_far.clone();
             store.write(&results)
         };
-        let ended = run::scenario(scenario, &ability, &progress, done);
+        let ended = run::scenario(scenario, &ability, until, &progress, done);
         ended.with_context(|| {
             format!("scenario {}; earlier runs are in {}", scenario.name, store.file().display())
         })?;

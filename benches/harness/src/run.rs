@@ -8,6 +8,8 @@ mod migration;
 mod socat;
 mod stream;
 
+use std::time::Instant;
+
 use anyhow::Result;
 pub(crate) use direct::as_contender;
 use novacron_testbed::{Scratch, TimedOut};
@@ -82,13 +84,15 @@ pub fn record(scenario: &Scenario) -> record::Scenario {
     }
 }
 
-/// Runs a scenario. Each run is handed to `done` as soon as it has ended, with the scenario's record so far.
+/// Runs a scenario. Each run is handed to `done` as soon as it has ended, with the scenario's record so far. No run
+/// begins after `until`: those are skipped, and say so.
 ///
 /// # Errors
 /// When `done` fails, or the sites cannot be made. That a contender fails is a row.
 pub fn scenario(
     scenario: &Scenario,
     ability: &Ability,
+    until: Option<Instant>,
     progress: &Progress,
     mut done: impl FnMut(&record::Scenario) -> Result<()>,
 ) -> Result<record::Scenario> {
@@ -119,6 +123,12 @@ pub fn scenario(
         for contender in &able {
             let total = scenario.repetitions;
             for attempt in 0..=VOID_RETRIES {
+                if until.is_some_and(|until| Instant::now() >= until) {
+                    let why = "the time for all scenarios was up".to_owned();
+                    let run = Run { outcome: Outcome::Skipped { why }, ..blank(&contender.name, repetition) };
+                    found.runs.push(run);
+                    break;
+                }
                 progress.run(&format!("{} {} {}/{total}", scenario.name, contender.name, repetition + 1));
                 interrupt::check()?;
                 let run = bench.run(contender, repetition);
@@ -134,6 +144,7 @@ pub fn scenario(
             }
         }
     }
+    done(&found)?;
     Ok(found)
 }
 

@@ -32,7 +32,7 @@ fn run() -> Result<()> {
         fs::remove_file(&report_path).with_context(|| format!("removing {}", report_path.display()))?;
     }
 
-    interrupt::clean_up_when_interrupted("there is no report".to_owned())?;
+    interrupt::clean_up_when_interrupted("there is no report".to_owned(), None)?;
     let began = Instant::now();
     let scratch = Scratch::new()?;
     let step = |text: &str| eprintln!("[{:5.1} s] {text}", began.elapsed().as_secs_f32());
