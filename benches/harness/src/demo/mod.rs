@@ -19,7 +19,7 @@ use anyhow::{Context, Result, bail, ensure};
 use novacron_testbed::limits::{EXIT_WAIT, MIGRATION_WAIT};
 use novacron_testbed::migration::{beat_interval, pause_between};
 use novacron_testbed::process::{describe, spawn, tied};
-use novacron_testbed::{Gateway, GatewayOptions, Qemu, QemuOptions, Scratch, artefact, wait};
+use novacron_testbed::{Gateway, GatewayOptions, GuestOptions, Qemu, QemuOptions, Scratch, artefact, wait};
 use qapi::qmp::RunState;
 use serde::Deserialize;
 
@@ -29,6 +29,10 @@ use rival::{RIVALS, TIME_LIMIT, Traveller};
 use sites::Sites;
 
 use crate::interrupt;
+
+/// How fast the guest rewrites its memory. Less than half of what the link carries: whoever moves it can come to an end, on a
+/// busy machine too, and what differs is how soon.
+const DIRTY_MB_PER_S: u32 = 10;
 
 /// The last line of `novactl migrate --json`, as far as the demonstration needs it.
 #[derive(Debug, Deserialize)]
@@ -48,7 +52,8 @@ struct Outcome {
 /// [`Report::check`]. What goes wrong with QEMU's own ways is a row of the report.
 pub fn run(scratch: &Scratch, mut step: impl FnMut(&str)) -> Result<Report> {
     let novactl = artefact::binary("novactl")?;
-    let options = QemuOptions::default();
+    let guest = GuestOptions { rate_mb: DIRTY_MB_PER_S, ..GuestOptions::default() };
+    let options = QemuOptions { guest, ..QemuOptions::default() };
 
     let sites = Sites::make()?;
     let _watch = interrupt::Removed::when_interrupted(sites.network.wire());
