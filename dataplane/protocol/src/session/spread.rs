@@ -269,3 +269,70 @@ fn a_late_result_is_dropped() {
     }
     assert!(matches!(pair.source.state(), State::Failed(_)));
 }
+
+/// Two workers take a good half of the time that one alone would take, on a path that is far faster than they are.
+#[test]
+fn workers_keep_each_other_busy() {
+    const NS_PER_BYTE: u64 = 60;
+    const PATH: u64 = 200_000;
+    let mut plan = Plan::filled(2500, 1, 9);
+    for (i, page) in plan.passes[0].iter_mut().enumerate() {
+        page.contents = Contents::Fill(1 + (i % 200) as u8);
+    }
+    let stream = plan.build();
+    let mut pair = pair(source(2, 4), 1);
+    pair.source.open_connection(MIGRATION, pair.now).unwrap();
+    let mut codecs = CodecWorker::new();
+    let mut waiting = [VecDeque::new(), VecDeque::new()];
+    let mut doing: [Option<(u64, Done)>; 2] = [None, None];
+    let (mut there, mut back) = (VecDeque::new(), VecDeque::new());
+    let (mut now, mut taken, mut received, mut worked) = (0u64, 0, 0, 0u64);
+    while received < stream.len() {
+        let clock = Instant::from_nanos(now);
+        let budget = pair.source.read_budget(0).min(stream.len() - taken);
+        if budget > 0 {
+            write(&mut pair.source, 0, &stream[taken..taken + budget], clock);
+            taken += budget;
+        }
+        while let Some(job) = pair.source.next_job() {
+            waiting[job.worker()].push_back(job);
+        }
+        for (doing, waiting) in doing.iter_mut().zip(&mut waiting) {
+            if let Some((_, done)) = doing.take_if(|(until, _)| *until <= now) {
+                pair.source.job_done(done, clock);
+            }
+            if doing.is_none()
+                && let Some(job) = waiting.pop_front()
+            {
+                let cost = job.guest_bytes() as u64 * NS_PER_BYTE;
+                worked += cost;
+                *doing = Some((now + cost, codecs.carry_out(job, &clock)));
+            }
+        }
+        there.extend(
+            std::iter::from_fn(|| pair.source.next_frame(StreamId(1))).map(|frame| (now + PATH, frame)),
+        );
+        while there.front().is_some_and(|(at, _)| *at <= now) {
+            deliver(&mut pair.destination, 1, there.pop_front().unwrap().1, clock);
+        }
+        while let Some(bytes) = pair.destination.next_output(0) {
+            received += bytes.len();
+            pair.destination.consumed(0, bytes.len() as u64, clock);
+        }
+        back.extend(
+            std::iter::from_fn(|| pair.destination.next_frame(StreamId(1))).map(|frame| (now + PATH, frame)),
+        );
+        while back.front().is_some_and(|(at, _)| *at <= now) {
+            deliver(&mut pair.source, 1, back.pop_front().unwrap().1, clock);
+        }
+        for session in [&mut pair.source, &mut pair.destination] {
+            if session.deadline().is_some_and(|deadline| deadline <= clock) {
+                session.tick(clock);
+            }
+        }
+        now += 50_000;
+        assert!(now < 60_000_000_000, "no end in sight: {received} of {}", stream.len());
+    }
+    let busy = worked as f64 / (2.0 * now as f64);
+    assert!(busy > 0.95, "the workers were busy for {:.0} % of the time", busy * 100.0);
+}

@@ -5,7 +5,7 @@
 //! digests, credit, sequences. A lane's jobs all name the same worker, which does them in the order in which they came;
 //! workers need not agree with each other.
 
-use crate::limits::BATCH_PAGES_MAX;
+use crate::limits::{BATCH_PAGES_MAX, PAGE_BYTES};
 use crate::page::{Effort, LaneDecoder, LaneId, PartEncoder, PartError, Tally};
 use crate::time::Clock;
 use crate::wire::{BATCH_FIELDS_BYTES, FRAME_HEADER_BYTES, IndexFields, PartFields, start_frame};
@@ -99,6 +99,15 @@ impl Job {
     /// A part to be decoded, whose header has been read already.
     pub(super) fn decode(worker: u16, ticket: Ticket, payload: Bytes) -> Job {
         Job { worker, ticket, work: Work::Decode { payload } }
+    }
+
+    /// Guest bytes that it is about.
+    pub fn guest_bytes(&self) -> usize {
+        match &self.work {
+            Work::Index { literals, .. } => literals.len(),
+            Work::Part { bodies, .. } => bodies.len() * PAGE_BYTES,
+            Work::Decode { payload } => payload.len(),
+        }
     }
 
     /// The worker that is to do it, below the session's number of them.

@@ -164,8 +164,10 @@ impl Outbound {
         }
         let ahead = sending.position + sending.carry.len() as u64;
         let credit = sending.limit.saturating_sub(ahead);
-        let window = sending.pace.window().saturating_sub(ahead.saturating_sub(sending.consumed));
         let batch = sending.pace.batch();
+        // What workers have in hand is not on the path yet: without it they would wait for each other's round trips.
+        let window = sending.pace.window().saturating_add(self.encoding.in_hand(batch));
+        let window = window.saturating_sub(ahead.saturating_sub(sending.consumed));
         let budget = credit.min(window).min(batch) as usize;
         // Reading a sliver each time an acknowledgement trickles in would cost a system call and a digest each.
         if (budget as u64) < batch / 4 && ahead > sending.consumed {

@@ -15,6 +15,9 @@ use std::collections::VecDeque;
 /// Literals up to this many bytes are encoded at once, with the operations: a job of their own would cost more.
 const INDEX_AT_ONCE_BYTES: usize = 4096;
 
+/// Batches that a worker has in hand beyond the window: one that it does, one that is next.
+const WORKER_BATCHES: u64 = 2;
+
 /// A batch that is being encoded.
 pub(super) struct Encoding {
     pub(super) connection: u16,
@@ -98,6 +101,15 @@ impl EncodingQueue {
     /// Bytes that are kept until it is known whether encoding pays.
     pub(super) fn bytes(&self) -> usize {
         self.batches.iter().map(|batch| batch.raw.len()).sum()
+    }
+
+    /// Guest bytes that are being encoded, as far as they keep the workers busy: so many batches of `batch` bytes each.
+    pub(super) fn in_hand(&self, batch: u64) -> u64 {
+        if !self.hands_out() {
+            return 0;
+        }
+        let in_hand: u64 = self.batches.iter().map(|batch| batch.length as u64).sum();
+        in_hand.min(u64::from(self.workers) * WORKER_BATCHES * batch)
     }
 
     /// Batches that are being encoded: their guest bytes, and with what effort.
