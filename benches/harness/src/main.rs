@@ -170,6 +170,7 @@ fn run_scenarios(cli: &Cli, args: &RunArgs) -> Result<ExitCode> {
     for scenario in &scenarios {
         let place = results.scenarios.len();
         results.scenarios.push(run::record(scenario));
+        store.write(&results)?;
         let done = |so_far: &novacron_bench::record::Scenario| {
             results.scenarios[place] = so_far.clone();
             store.write(&results)
