@@ -88,9 +88,10 @@ impl<'a> GuestBench<'a> {
             Kind::Qemu | Kind::Socat => Box::new(Direct::start(stage, contender)?),
             Kind::ZstdLong | Kind::Iperf3 => anyhow::bail!("{} moves no guests", contender.name),
         };
+        // A guest that has just come has not beaten often enough here to tell its heart's interval.
+        std::thread::sleep(BEFORE_MOVE);
         // Whatever the contender before has set is gone with this.
         let interval = Migration::direct_unix(stage.scratch).prepare(source, destination)?;
-        std::thread::sleep(BEFORE_MOVE);
         workload::work(source.guest()).context("asking the guest for its work before the move")?;
 
         let mut watched = vec![
