@@ -32,3 +32,9 @@ pub(crate) const ROUNDS_MAX: u32 = 1000;
 pub(crate) const PAGE_BYTES: usize = 4096;
 /// Most rounds with dear codec work: each takes tens of seconds.
 pub(crate) const SHARDS_ROUNDS_MAX: u32 = 5;
+/// Sessions whose destinations never read, and connections of each.
+pub(crate) const STUCK_SESSIONS: usize = 4;
+/// What QEMU opens with as many channels, less one.
+pub(crate) const STUCK_CONNECTIONS: usize = 8;
+/// Gateways that took nothing more of stuck sessions for so long take no more.
+pub(crate) const STUCK_QUIET: Duration = Duration::from_millis(500);

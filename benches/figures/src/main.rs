@@ -1,6 +1,7 @@
 //! Measures the figures that `docs/SPECIFICATION.md` promises, each contender by turns in one run, and says of each
 //! whether it is reached. It measures and tells; it does not fail because a figure is short.
 
+mod fleet;
 mod host;
 mod interrupt;
 mod limits;
@@ -56,6 +57,18 @@ struct Args {
     #[arg(long, default_value_t = 2048, value_name = "MIB", value_parser = clap::value_parser!(u32).range(256..=1 << 20))]
     memory_mib: u32,
 
+    /// multifd's channels, where it is measured
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=255))]
+    channels: u8,
+
+    /// Sessions of the fleet
+    #[arg(long, default_value_t = 16, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(2..=64))]
+    sessions: usize,
+
+    /// MiB that each of them carries
+    #[arg(long, default_value_t = 256, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    session_mib: u64,
+
     /// How long slow destinations read
     #[arg(long, default_value_t = 20, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(2..=3600))]
     slow_seconds: u64,
@@ -79,6 +92,9 @@ enum Figure {
     Migration,
     Memory,
     Shards,
+    Multifd,
+    Fleet,
+    Stuck,
 }
 
 fn main() -> ExitCode {
@@ -103,6 +119,9 @@ fn run(args: &Args) -> Result<()> {
         migration: None,
         memory: None,
         shards: None,
+        multifd: None,
+        fleet: None,
+        stuck: None,
     };
     if wanted(Figure::Relay) {
         let relay = relay::measure(args.relay_mib << 20, args.rounds, &say)?;
@@ -110,7 +129,7 @@ fn run(args: &Args) -> Result<()> {
         report.relay = Some(relay);
     }
     if wanted(Figure::Migration) {
-        let migrations = migrate::measure(args.memory_mib, args.moves, &say)?;
+        let migrations = migrate::measure(args.memory_mib, args.moves, None, &say)?;
         report.figures.extend(migrations.verdicts.iter().cloned());
         report.migration = Some(migrations);
     }
@@ -128,6 +147,21 @@ fn run(args: &Args) -> Result<()> {
         )?;
         report.figures.extend(shards.verdicts.iter().cloned());
         report.shards = Some(shards);
+    }
+    if wanted(Figure::Multifd) {
+        let migrations = migrate::measure(args.memory_mib, args.moves, Some(args.channels), &say)?;
+        report.figures.extend(migrations.verdicts.iter().cloned());
+        report.multifd = Some(migrations);
+    }
+    if wanted(Figure::Fleet) {
+        let fleet = fleet::measure(args.sessions, args.session_mib << 20, args.rounds, &say)?;
+        report.figures.extend(fleet.verdicts.iter().cloned());
+        report.fleet = Some(fleet);
+    }
+    if wanted(Figure::Stuck) {
+        let stuck = fleet::stuck(args.relay_mib << 20, args.rounds, &say)?;
+        report.figures.extend(stuck.verdicts.iter().cloned());
+        report.stuck = Some(stuck);
     }
     println!("\n{}", report.text());
     match &args.json {

@@ -63,6 +63,8 @@ impl Moves {
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Migrations {
     memory_mib: u32,
+    /// multifd's; `None`: the main connection alone.
+    channels: Option<u8>,
     direct: Moves,
     gateways: Moves,
     machine: MachineLoad,
@@ -72,7 +74,12 @@ pub(crate) struct Migrations {
 
 /// Moves a guest `moves` times each way, after one of each that does not count. The guest verifies its memory after
 /// every one.
-pub(crate) fn measure(memory_mib: u32, moves: u32, say: &dyn Fn(&str)) -> Result<Migrations> {
+pub(crate) fn measure(
+    memory_mib: u32,
+    moves: u32,
+    channels: Option<u8>,
+    say: &dyn Fn(&str),
+) -> Result<Migrations> {
     let scratch = Scratch::new()?;
     let options = QemuOptions::filled(memory_mib, WORK_MIB, DIRTY_MB_PER_S);
     let mut pair = Pair::start(&scratch)?;
@@ -85,7 +92,7 @@ pub(crate) fn measure(memory_mib: u32, moves: u32, say: &dyn Fn(&str)) -> Result
         for (contender, found) in [("direct", &mut direct), ("gateways", &mut gateways)] {
             let through = (contender == "gateways").then_some(&mut pair);
             let name = format!("vm-{turn}-{contender}");
-            let (next, one) = move_once(&scratch, &name, &options, &mut guest, through)
+            let (next, one) = move_once(&scratch, &name, &options, channels, &mut guest, through)
                 .with_context(|| format!("moving the guest, turn {turn}, {contender}"))?;
             // Dropped here: the hypervisor that the guest has left.
             guest = next;
@@ -104,7 +111,7 @@ pub(crate) fn measure(memory_mib: u32, moves: u32, say: &dyn Fn(&str)) -> Result
             load = Load::start()?;
         }
     }
-    report(memory_mib, direct, gateways, load.since()?)
+    report(memory_mib, channels, direct, gateways, load.since()?)
 }
 
 /// Moves the guest to a fresh hypervisor and lets it verify itself there.
@@ -112,6 +119,7 @@ fn move_once(
     scratch: &Scratch,
     name: &str,
     options: &QemuOptions,
+    multifd_channels: Option<u8>,
     source: &mut Qemu,
     through: Option<&mut Pair>,
 ) -> Result<(Qemu, Move)> {
@@ -131,9 +139,10 @@ fn move_once(
         Some(_) => Migration {
             incoming: format!("unix:{}", exit.display()),
             outgoing: format!("unix:{}", entry.display()),
+            multifd_channels,
             ..Migration::direct_tcp()?
         },
-        None => Migration::direct_tcp()?,
+        None => Migration { multifd_channels, ..Migration::direct_tcp()? },
     };
     let hypervisors = [source.process().pid(), destination.process().pid()];
     let gateways = match through {
@@ -179,7 +188,13 @@ fn one_move(report: &MigrationReport, hypervisors_cpu_s: [f64; 2], gateways_cpu_
     }
 }
 
-fn report(memory_mib: u32, direct: Moves, gateways: Moves, machine: MachineLoad) -> Result<Migrations> {
+fn report(
+    memory_mib: u32,
+    channels: Option<u8>,
+    direct: Moves,
+    gateways: Moves,
+    machine: MachineLoad,
+) -> Result<Migrations> {
     let total = |one: &Move| one.total_ms;
     let pause = |one: &Move| one.pause_ms;
     let times =
@@ -195,21 +210,34 @@ fn report(memory_mib: u32, direct: Moves, gateways: Moves, machine: MachineLoad)
         pairs.text(1)
     );
     let goal = Goal::AtMost(PAUSE_MS_MAX);
+    let with = channels.map_or_else(String::new, |channels| format!(" with multifd {channels}"));
     let verdicts = vec![
-        Verdict::new("migration time, against direct", Goal::AtMost(TIMES_MAX), times.median, "x")
-            .with(&times.text(2)),
-        Verdict::new("pause above direct, medians", goal, ours.median - theirs.median, "ms").with(&detail),
-        Verdict::new("pause above direct, worst against worst", goal, ours.max - theirs.max, "ms")
+        Verdict::new(
+            &format!("migration time{with}, against direct{with}"),
+            Goal::AtMost(TIMES_MAX),
+            times.median,
+            "x",
+        )
+        .with(&times.text(2)),
+        Verdict::new(&format!("pause{with} above direct, medians"), goal, ours.median - theirs.median, "ms")
             .with(&detail),
+        Verdict::new(
+            &format!("pause{with} above direct, worst against worst"),
+            goal,
+            ours.max - theirs.max,
+            "ms",
+        )
+        .with(&detail),
     ];
-    Ok(Migrations { memory_mib, direct, gateways, machine, verdicts })
+    Ok(Migrations { memory_mib, channels, direct, gateways, machine, verdicts })
 }
 
 impl Migrations {
     /// What was found, for people.
     pub(crate) fn table(&self) -> String {
         let mut text = format!(
-            "Migration of a guest with {} MiB that are not zero, {DIRTY_MB_PER_S} MB/s rewritten; {}\n  {:<10}{:>24}{:>22}{:>22}  processor s: hypervisors, gateways\n",
+            "Migration{} of a guest with {} MiB that are not zero, {DIRTY_MB_PER_S} MB/s rewritten; {}\n  {:<10}{:>24}{:>22}{:>22}  processor s: hypervisors, gateways\n",
+            self.channels.map_or_else(String::new, |channels| format!(" with multifd {channels}")),
             self.memory_mib,
             self.machine,
             "median (min..max)",
@@ -232,6 +260,12 @@ impl Migrations {
                 median(&|one| one.gateways_cpu_s[0]),
                 median(&|one| one.gateways_cpu_s[1]),
             );
+            let per_gb = |one: &Move| {
+                let cpu: f64 = one.hypervisors_cpu_s.iter().chain(&one.gateways_cpu_s).sum();
+                cpu / (one.sent_bytes.max(1) as f64 / 1e9)
+            };
+            text +=
+                &format!("  {name:<10}{:>24} processor s a guest GB, all processes\n", spread(&per_gb, 2));
         }
         text + "  The guest verified all of its memory after every move.\n"
     }
@@ -263,10 +297,10 @@ mod tests {
             MachineLoad { seconds: 1.0, processors_busy: 1.0, processors_stolen: 0.0, load_average: 1.0 };
         let direct = moves(&[(100.0, 10.0), (200.0, 12.0), (100.0, 11.0)]);
         let gateways = moves(&[(150.0, 20.0), (600.0, 60.0), (250.0, 21.0)]);
-        let found = report(2048, direct, gateways, machine.clone()).unwrap();
+        let found = report(2048, Some(4), direct, gateways, machine.clone()).unwrap();
         let measured: Vec<f64> = found.verdicts.iter().map(|verdict| verdict.measured).collect();
         assert_eq!(measured, [2.5, 10.0, 48.0]);
         assert!(found.table().contains("gateways"));
-        assert!(report(1, Moves::default(), Moves::default(), machine).is_err());
+        assert!(report(1, None, Moves::default(), Moves::default(), machine).is_err());
     }
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
+use crate::fleet::{Fleet, Stuck};
 use crate::host::Host;
 use crate::memory::Memory;
 use crate::migrate::Migrations;
@@ -80,6 +81,9 @@ pub(crate) struct Report {
     pub(crate) migration: Option<Migrations>,
     pub(crate) memory: Option<Memory>,
     pub(crate) shards: Option<Shards>,
+    pub(crate) multifd: Option<Migrations>,
+    pub(crate) fleet: Option<Fleet>,
+    pub(crate) stuck: Option<Stuck>,
 }
 
 impl Report {
@@ -90,6 +94,9 @@ impl Report {
             self.migration.as_ref().map(Migrations::table),
             self.memory.as_ref().map(Memory::table),
             self.shards.as_ref().map(Shards::table),
+            self.multifd.as_ref().map(Migrations::table),
+            self.fleet.as_ref().map(Fleet::table),
+            self.stuck.as_ref().map(Stuck::table),
         ];
         let mut text = format!("{}\n\n", self.host);
         for table in tables.into_iter().flatten() {

@@ -110,13 +110,27 @@ fn describe(record: &SessionRecord) -> String {
         record.rtt_us,
         HumanBytes(record.window_bytes),
     );
+    if !record.tenant.is_empty() {
+        text += &format!("tenant     {}\n", printable(&record.tenant));
+    }
+    for named in &record.labelled {
+        text += &format!("{:<10} {}\n", named.label.as_str(), named.endpoint);
+    }
+    if !record.from.is_empty() {
+        let from: Vec<_> = record.from.iter().map(ToString::to_string).collect();
+        text += &format!("from       {}\n", from.join(" "));
+    }
+    if record.refused_connections > 0 {
+        text += &format!("refused    {} connections\n", record.refused_connections);
+    }
     if let Some(reason) = &record.reason {
         text += &format!("reason     {} [{}]\n", printable(&reason.message), reason.code);
     }
     for connection in &record.connections {
         text += &format!(
-            "connection {} {}: {} bytes, {} verified, {} consumed{}\n",
+            "connection {} {} {}: {} bytes, {} verified, {} consumed{}\n",
             connection.connection,
+            printable(&connection.label),
             word(&connection.direction),
             connection.position,
             connection.verified,

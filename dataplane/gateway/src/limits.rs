@@ -55,6 +55,10 @@ pub(crate) const REDIAL_WAIT: (Duration, Duration) = (Duration::from_millis(50),
 /// Most streams of one peer at one shard.
 pub(crate) const PEER_STREAMS_MAX: usize = 512;
 
+/// Most accepted streams at one shard whose peers have no session: what a stranger may hold who introduces itself and says no
+/// more. Far fewer than there may be peers, so that strangers alone never keep a peer out.
+pub(crate) const STRANGER_STREAMS_MAX: usize = PEERS_MAX / 4;
+
 /// Most peers at one shard.
 pub(crate) const PEERS_MAX: usize = 1024;
 

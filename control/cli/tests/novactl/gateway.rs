@@ -201,7 +201,8 @@ fn record(role: &str, state: &State) -> SessionRecord {
         "opened_at": "2026-11-21T00:00:00.000Z", "elapsed_ms": 1500, "streams": {"open": 4, "ever": 4},
         "guest_bytes": 4000, "encoded_bytes": 1500, "wire_bytes_sent": 1600, "wire_bytes_received": 400,
         "pages": 2, "zero_pages": 1, "ram_total_bytes": 8192, "rate_bytes_per_s": 1000, "rtt_us": 50,
-        "window_bytes": 65536, "codec": {"raw": 0, "lz4": 1, "zstd": 2}, "connections": [
+        "window_bytes": 65536, "tenant": "blue", "from": ["uid:107"], "refused_connections": 3,
+        "labelled": [{"label": "disk", "endpoint": "unix:/run/d.sock"}], "codec": {"raw": 0, "lz4": 1, "zstd": 2}, "connections": [
             {"connection": 0, "direction": "forward", "position": 4000, "verified": 4000, "consumed": 4000,
                 "digest": "11".repeat(32), "ended": true}], "digest_equal": true});
     serde_json::from_value(record).expect("a record")

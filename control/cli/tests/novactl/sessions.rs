@@ -32,6 +32,15 @@ fn sessions_are_listed_shown_and_cancelled() {
         code == 0 && shown.contains("2 pages, 1 zero") && shown.contains("equal on both sides"),
         "{shown}"
     );
+    for part in [
+        "tenant     blue",
+        "disk       unix:/run/d.sock",
+        "from       uid:107",
+        "3 connections",
+        "0 migration forward",
+    ] {
+        assert!(shown.contains(part), "no '{part}' in {shown}");
+    }
     assert_eq!(ended(command("show").args(["0000000000c0ffee", "--json"])).json["guest_bytes"], 4000);
 
     let (code, cancelled) = text(command("cancel").arg("0000000000c0ffee"));

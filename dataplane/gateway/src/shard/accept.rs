@@ -136,6 +136,7 @@ pub(super) fn adopt(shard: &Rc<Shard>, handshaken: Handshaken) {
         tracing::warn!("a stream was closed: too many peers, or too many streams of one");
         return;
     };
+    shard.displace_strangers(&peer);
     let opened = shard.transport(socket).and_then(|mut transport| {
         transport.submit(accept.to_frame()).map_err(|refused| refused.to_string())?;
         Ok(transport)

@@ -18,7 +18,8 @@ pub(crate) use codec::CodecInbox;
 use crate::clock;
 use crate::control::Answer;
 use crate::limits::{
-    PEERS_MAX, RECEIVE_POOL_BUSY, SHARD_COMMANDS_MAX, STREAM_QUEUE_BYTES, STREAM_SILENCE_MAX,
+    PEERS_MAX, RECEIVE_POOL_BUSY, SHARD_COMMANDS_MAX, STRANGER_STREAMS_MAX, STREAM_QUEUE_BYTES,
+    STREAM_SILENCE_MAX,
 };
 use crate::registry::{Misfit, Registry};
 use bytes::Bytes;
@@ -360,6 +361,21 @@ impl Shard {
         let peer = Peer::new(name);
         accepted.insert((instance, group), Rc::clone(&peer));
         Some(peer)
+    }
+
+    /// Where streams of peers without a session are too many, those of one of them close: a gateway whose session is still to
+    /// open dials again. `new` has just come, and is spared.
+    fn displace_strangers(&self, new: &Rc<Peer>) {
+        let accepted = self.accepted.borrow();
+        let strangers =
+            || accepted.values().filter(|peer| peer.sessions().is_empty() && peer.stream_count() > 0);
+        if strangers().map(|peer| peer.stream_count()).sum::<usize>() < STRANGER_STREAMS_MAX {
+            return;
+        }
+        let most = strangers().filter(|peer| !Rc::ptr_eq(peer, new)).max_by_key(|peer| peer.stream_count());
+        let displaced = most.unwrap_or(new);
+        tracing::debug!(peer = %displaced.name, "streams of a peer without a session make room for another's");
+        displaced.close_streams();
     }
 
     fn next_stream(&self) -> StreamId {
