@@ -146,7 +146,11 @@ fn card(scenario: &Scenario) -> Card {
                 ms(&other.total)
             ),
         ),
-        Standing::Nobody => plain("level", "nobody finished", format!("not every run within {limit}")),
+        Standing::Nobody => plain(
+            "level",
+            "no winner",
+            format!("nobody finished every run that counts within {limit}, or none counts"),
+        ),
         Standing::OneSided { fastest: Some(fastest) } => plain(
             "level",
             "not compared",
