@@ -237,10 +237,15 @@ impl Outbound {
         clock: &impl Clock,
     ) {
         let now = clock.now();
-        let drain = self.drain_ns();
+        let (drain, round_trip) = (self.drain_ns(), self.link.round_trip().unwrap_or_default());
         let Some(sending) = self.connections.get_mut(&connection) else { return };
-        // A source that never had to wait is slower than the path: what is under way is no reason to hold it up.
-        let drain = if sending.held_up.replace(false) { drain } else { 0 };
+        // A source that did not have to wait is slower than the path: what is under way is no reason to hold it up. Of late
+        // and not just now, because acknowledgements come in clumps: behind the first batch of a clump nobody waits.
+        if sending.held_up.replace(false) {
+            sending.held_up_at = Some(now);
+        }
+        let held_up = sending.held_up_at.is_some_and(|at| now.since(at) <= round_trip);
+        let drain = if held_up { drain } else { 0 };
         let bytes = buffer.as_mut();
         let data = &bytes[start..start + length];
         let fields = sending.advance(data, self.digest);

@@ -38,6 +38,8 @@ pub(super) struct Sending {
     pub(super) pace: Pace,
     /// The hypervisor was not read for want of window or credit since the last batch.
     pub(super) held_up: Cell<bool>,
+    /// The batch before which that was so the last time.
+    pub(super) held_up_at: Option<Instant>,
     pub(super) ended: bool,
 }
 
@@ -60,6 +62,7 @@ impl Sending {
             verified_under_way: VecDeque::new(),
             pace: Pace::default(),
             held_up: Cell::new(false),
+            held_up_at: None,
             ended: false,
         }
     }
