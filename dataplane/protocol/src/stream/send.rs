@@ -27,6 +27,11 @@ use std::collections::BTreeMap;
 /// cores compress as many times that.
 const FAST_LINK_BYTES_PER_S: u64 = 400_000_000;
 
+/// Round trips for which a queue on the path is remembered. What is under way is bounded in guest bytes: when a batch begins
+/// to shrink, they no longer fill the path, until the window has followed the rate at which the far side now takes them.
+/// Forgetting the queue at once would end the compression that emptied it.
+const RAMP_ROUND_TRIPS: u32 = 6;
+
 /// Free bytes that an ingress buffer holds before the bytes read: room for an incomplete record that waited and
 /// for the frame's own fields, so that a batch which is sent as it is needs no copy.
 pub const INGEST_HEADROOM: usize = FRAME_HEADER_BYTES + BATCH_FIELDS_BYTES + CARRY_BYTES_MAX;
@@ -87,6 +92,8 @@ pub struct Outbound {
     spans: Vec<Span>,
     /// How fast encoded bytes are verified.
     link: Pace,
+    /// When something last waited for the link, and nanoseconds that it needed to leave.
+    queued: Option<(Instant, u64)>,
     verified_bytes: u64,
     /// When the peer last verified something.
     verified_at: Instant,
@@ -119,6 +126,7 @@ impl Outbound {
             encoding: EncodingQueue::new(codec_workers, lanes),
             spans: Vec::new(),
             link: Pace::default(),
+            queued: None,
             verified_bytes: 0,
             verified_at: Instant::START,
             bytes: SentBytes::default(),
@@ -245,7 +253,11 @@ impl Outbound {
             sending.held_up_at = Some(now);
         }
         let held_up = sending.held_up_at.is_some_and(|at| now.since(at) <= round_trip);
-        let drain = if held_up { drain } else { 0 };
+        if drain > 0 {
+            self.queued = Some((now, drain));
+        }
+        let queued = self.queued.filter(|(at, _)| now.since(*at) <= round_trip * RAMP_ROUND_TRIPS);
+        let drain = if held_up { queued.map_or(0, |(_, drain)| drain) } else { 0 };
         let bytes = buffer.as_mut();
         let data = &bytes[start..start + length];
         let fields = sending.advance(data, self.digest);
