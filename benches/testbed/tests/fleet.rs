@@ -15,7 +15,7 @@ use novacron_protocol::wire::{
     ConnectionOpen, FRAME_HEADER_BYTES, FrameHeader, Hello, HelloAccept, Identity, Kind,
 };
 use novacron_testbed::limits::{ANSWER_WAIT, EXIT_WAIT};
-use novacron_testbed::session::{Session, record, unix, wait_ended};
+use novacron_testbed::session::{Session, record, unix, wait_ended, wait_record};
 use novacron_testbed::{Gateway, GatewayOptions, Opaque, Scratch, opaque, wait};
 use serde_json::json;
 
@@ -318,7 +318,7 @@ fn connections_beyond_the_count_are_refused_at_the_source() -> Result<()> {
             Ok(())
         });
         refused.into_iter().collect::<Result<()>>()?;
-        ensure!(record(&a, &opaque.session.id)?["state"] == "running");
+        wait_record(&a, &opaque.session.id, EXIT_WAIT, |record| record["state"] == "running")?;
         let log = std::fs::read_to_string(a.process().log())?;
         ensure!(log.matches("a connection was refused").count() < 20, "the log is flooded");
         for (source, destination) in kept.iter_mut().zip(&mut far) {
