@@ -48,7 +48,6 @@ pub const ROOMS: &[Room] = &[
     },
     // Outside: they start and measure the others as processes.
     Room { package: "novacron-guest", may_know: &[], never: RUNTIMES },
-    Room { package: "novacron-lab", may_know: &[], never: &["tokio", "glommio"] },
     Room {
         package: "novacron-testbed",
         may_know: &["novacron-protocol", "novacron-control-api"],
