@@ -34,8 +34,8 @@ impl Default for Choices {
 impl Pair {
     /// Starts both.
     pub(crate) fn start(scratch: &Scratch) -> Result<Self> {
-        let destination = Gateway::start(scratch, "gateway-b", &GatewayOptions::default())?;
-        let dials = GatewayOptions { listen: false, ..GatewayOptions::default() };
+        let destination = Gateway::start(scratch, "gateway-b", &GatewayOptions::plaintext())?;
+        let dials = GatewayOptions { listen: false, ..GatewayOptions::plaintext() };
         let source = Gateway::start(scratch, "gateway-a", &dials)?;
         Ok(Self { source, destination })
     }

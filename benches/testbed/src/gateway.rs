@@ -1,13 +1,27 @@
 //! A `novacron-gateway` process.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context, Result};
 
+use crate::limits::SOCKET_WAIT;
 use crate::process::behind;
-use crate::{Process, Rpc, Scratch, artefact, port};
+use crate::{Process, Rpc, Scratch, artefact, identity, port, wait};
+
+/// How a gateway's streams are protected.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Security {
+    /// By keys of its own; all gateways of a scratch directory trust each other.
+    #[default]
+    Tls,
+    /// By the keys in this identity folder.
+    Identity(PathBuf),
+    /// Not at all: for tests that look at, or change, what crosses the network.
+    Plaintext,
+}
 
 /// How to start a gateway.
 #[derive(Clone, Debug)]
@@ -20,6 +34,8 @@ pub struct GatewayOptions {
     pub prefix: Vec<String>,
     /// Where its messages go, e.g. `/dev/full`; `None`: to a log of their own.
     pub log: Option<PathBuf>,
+    /// How its streams are protected.
+    pub security: Security,
     /// More arguments.
     pub extra: Vec<String>,
 }
@@ -31,8 +47,17 @@ impl Default for GatewayOptions {
             address: Ipv4Addr::LOCALHOST.into(),
             prefix: Vec::new(),
             log: None,
+            security: Security::default(),
             extra: Vec::new(),
         }
+    }
+}
+
+impl GatewayOptions {
+    /// The same without encryption.
+    #[must_use]
+    pub fn plaintext() -> Self {
+        Self { security: Security::Plaintext, ..Self::default() }
     }
 }
 
@@ -61,6 +86,19 @@ impl Gateway {
         if let Some(listen) = &listen {
             arguments.extend(["--listen".to_owned(), listen.clone()]);
         }
+        let folder = match &options.security {
+            // Said by hand.
+            _ if options.extra.iter().any(|argument| argument == "--insecure-plaintext") => None,
+            Security::Tls => Some(identity::folder_of(scratch, name)?),
+            Security::Identity(folder) => Some(folder.clone()),
+            Security::Plaintext => {
+                arguments.push("--insecure-plaintext".to_owned());
+                None
+            }
+        };
+        if let Some(folder) = folder {
+            arguments.extend(["--identity".to_owned(), folder.display().to_string()]);
+        }
         arguments.extend(options.extra.iter().cloned());
         let program = artefact::binary("novacron-gateway")?;
         let (program, arguments) = behind(&options.prefix, &program, &arguments);
@@ -68,10 +106,14 @@ impl Gateway {
             None => Process::start(scratch, name, &program, &arguments)?,
             Some(log) => Process::start_into(log, name, &program, &arguments, Stdio::null())?,
         };
-        let ask = || -> Result<()> {
-            Rpc::connect(&control)?.call("gateway.info", serde_json::json!({})).map(drop)
-        };
-        if let Err(error) = ask() {
+        // One that has ended will never answer.
+        let up = wait::until("its control socket", SOCKET_WAIT, || {
+            process.must_run()?;
+            Ok(UnixStream::connect(&control).is_ok().then_some(()))
+        });
+        let asked =
+            up.and_then(|()| Rpc::connect(&control)?.call("gateway.info", serde_json::json!({})).map(drop));
+        if let Err(error) = asked {
             process.must_run()?;
             return Err(error)
                 .with_context(|| format!("{name} does not answer; its log: {}", process.log_tail()));

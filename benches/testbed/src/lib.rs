@@ -7,6 +7,7 @@
 //! Qemu        Process + Qmp + Serial + Guest: a source or a destination
 //! Guest       ready? verify your memory; heartbeats
 //! Gateway     Process + Rpc: novacron-gateway and its control socket
+//! identity    keys and certificates of gateways
 //! Session     what is said to two gateways by hand
 //! Novactl     Process: a migration as a person starts it, and its report
 //! Opaque      a session whose ends are sockets of the test
@@ -26,6 +27,7 @@ pub mod artefact;
 pub mod capture;
 pub mod gateway;
 pub mod guest;
+pub mod identity;
 pub mod initramfs;
 pub mod limits;
 pub mod migration;
@@ -49,7 +51,7 @@ pub mod wait;
 pub mod workload;
 
 pub use capture::{CaptureOptions, Captured};
-pub use gateway::{Gateway, GatewayOptions};
+pub use gateway::{Gateway, GatewayOptions, Security};
 pub use guest::{Guest, GuestOptions, Verified, Work};
 pub use migration::{Compression, Migration, MigrationReport, Postcopy, TimedOut};
 pub use novactl::{Between, Novactl};

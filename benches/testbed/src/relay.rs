@@ -14,6 +14,12 @@ use crate::limits::RELAY_FRAME_BYTES_MAX;
 /// Bytes of a frame's header; its first four are the payload's length, little-endian (docs/spec/dwcp.md, DWCP-1).
 const HEADER_BYTES: usize = 32;
 
+/// Bytes of a TLS record's header; its last two are the record's length, big-endian (RFC 8446, section 5.1).
+const TLS_HEADER_BYTES: usize = 5;
+
+/// How a TLS stream begins: a handshake record of version 3.
+const TLS_HANDSHAKE: [u8; 2] = [22, 3];
+
 /// Which way a frame goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
@@ -23,7 +29,7 @@ pub enum Way {
     Back,
 }
 
-/// A frame on its way.
+/// A frame on its way; on an encrypted stream a record of TLS, whose kind and payload say nothing.
 #[derive(Debug)]
 pub struct Passing {
     /// The stream it travels on, counted from 0 over the relay's life.
@@ -190,16 +196,22 @@ fn relay(
     mut from: &TcpStream,
     mut to: &TcpStream,
 ) -> io::Result<()> {
-    let mut header = [0; HEADER_BYTES];
+    let mut is_tls = None;
     while !shared.closed.load(Ordering::SeqCst) {
+        let mut header = [0; TLS_HEADER_BYTES];
         from.read_exact(&mut header)?;
-        let length = u32::from_le_bytes([header[0], header[1], header[2], header[3]]) as usize;
-        if length > RELAY_FRAME_BYTES_MAX {
+        // No frame that begins a stream is 790 bytes long.
+        let whole = if *is_tls.get_or_insert(header[..2] == TLS_HANDSHAKE) {
+            TLS_HEADER_BYTES + usize::from(u16::from_be_bytes([header[3], header[4]]))
+        } else {
+            HEADER_BYTES + u32::from_le_bytes([header[0], header[1], header[2], header[3]]) as usize
+        };
+        if whole > HEADER_BYTES + RELAY_FRAME_BYTES_MAX {
             return Err(io::Error::other("that is no frame"));
         }
-        let mut passing = Passing { stream, way, bytes: vec![0; HEADER_BYTES + length] };
-        passing.bytes[..HEADER_BYTES].copy_from_slice(&header);
-        from.read_exact(&mut passing.bytes[HEADER_BYTES..])?;
+        let mut passing = Passing { stream, way, bytes: vec![0; whole] };
+        passing.bytes[..TLS_HEADER_BYTES].copy_from_slice(&header);
+        from.read_exact(&mut passing.bytes[TLS_HEADER_BYTES..])?;
         let started = Instant::now();
         let fate = {
             let mut fault = shared.fault.lock().unwrap_or_else(PoisonError::into_inner);

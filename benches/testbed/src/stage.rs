@@ -11,6 +11,7 @@ use crate::{Between, Gateway, GatewayOptions, Novactl, Qemu, QemuOptions, Scratc
 pub struct Stage<'a> {
     scratch: &'a Scratch,
     options: QemuOptions,
+    gateways: GatewayOptions,
     /// Where the guest runs.
     pub source: Qemu,
     /// Where it is to run.
@@ -41,6 +42,7 @@ impl<'a> Stage<'a> {
         let stage = Self {
             scratch,
             options: options.clone(),
+            gateways: gateways.clone(),
             source: Qemu::source(scratch, "source", options)?,
             destination: Qemu::destination(scratch, "destination", options)?,
             source_gateway: gateway("source-gateway")?,
@@ -92,11 +94,11 @@ impl<'a> Stage<'a> {
     pub fn renew_gateways(&mut self) -> Result<()> {
         if self.source_gateway.process().exited()?.is_some() {
             let name = self.name("source-gateway");
-            self.source_gateway = Gateway::start(self.scratch, &name, &GatewayOptions::default())?;
+            self.source_gateway = Gateway::start(self.scratch, &name, &self.gateways)?;
         }
         if self.destination_gateway.process().exited()?.is_some() {
             let name = self.name("destination-gateway");
-            self.destination_gateway = Gateway::start(self.scratch, &name, &GatewayOptions::default())?;
+            self.destination_gateway = Gateway::start(self.scratch, &name, &self.gateways)?;
         }
         Ok(())
     }

@@ -50,7 +50,7 @@ fn nth_of_guest(number: usize) -> impl FnMut(&Passing) -> bool {
 #[test]
 fn a_flipped_bit_in_guest_bytes_fails_the_migration_on_both_sides() -> Result<()> {
     Scratch::with_logs(|scratch| {
-        let mut stage = Stage::set(scratch, &QemuOptions::small())?;
+        let mut stage = Stage::set_with(scratch, &QemuOptions::small(), &GatewayOptions::plaintext())?;
         // In a batch's fields, in its first bytes, near its end; every lane and kind has its turn.
         for (number, place) in [(3, 5), (40, HEADER + FIELDS), (81, usize::MAX)] {
             let mut chosen = nth_of_guest(number);
@@ -82,7 +82,7 @@ fn a_flipped_bit_in_guest_bytes_fails_the_migration_on_both_sides() -> Result<()
 #[test]
 fn damaged_headers_and_cut_frames_cost_streams_and_no_migration() -> Result<()> {
     Scratch::with_logs(|scratch| {
-        let mut stage = Stage::set(scratch, &QemuOptions::small())?;
+        let mut stage = Stage::set_with(scratch, &QemuOptions::small(), &GatewayOptions::plaintext())?;
         let mut seen = 0usize;
         let relay = Relay::start(stage.destination_gateway.peer()?, move |passing| {
             if ![BATCH, INDEX, PART, PROGRESS].contains(&passing.kind()) {
@@ -115,7 +115,7 @@ fn damaged_headers_and_cut_frames_cost_streams_and_no_migration() -> Result<()> 
 #[test]
 fn a_lost_path_interrupts_a_migration_and_ends_it_only_when_it_stays_lost() -> Result<()> {
     Scratch::with_logs(|scratch| {
-        let mut stage = Stage::set(scratch, &QemuOptions::small())?;
+        let mut stage = Stage::set_with(scratch, &QemuOptions::small(), &GatewayOptions::plaintext())?;
         // The only stream is cut within a frame; the next one resumes.
         let mut chosen = nth_of_guest(30);
         let relay = Relay::start(stage.destination_gateway.peer()?, move |passing| {
@@ -197,7 +197,7 @@ struct Flip {
 #[test]
 fn a_flipped_bit_anywhere_delivers_no_wrong_byte() -> Result<()> {
     Scratch::with_logs(|scratch| {
-        let start = |name: &str| Gateway::start(scratch, name, &GatewayOptions::default());
+        let start = |name: &str| Gateway::start(scratch, name, &GatewayOptions::plaintext());
         let (a, b) = (start("gateway-a")?, start("gateway-b")?);
         let (pages, noise) = (pages(500), noise(900_000));
         let mut outcomes: BTreeMap<String, usize> = BTreeMap::new();
@@ -321,7 +321,7 @@ fn matching(whole: &[u8], part: &[u8]) -> usize {
 #[test]
 fn a_last_frame_with_a_damaged_length_is_not_awaited() -> Result<()> {
     Scratch::with_logs(|scratch| {
-        let start = |name: &str| Gateway::start(scratch, name, &GatewayOptions::default());
+        let start = |name: &str| Gateway::start(scratch, name, &GatewayOptions::plaintext());
         let (a, b) = (start("gateway-a")?, start("gateway-b")?);
         let mut damaged = false;
         let relay = Relay::start(b.peer()?, move |passing| {

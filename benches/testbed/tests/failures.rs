@@ -116,7 +116,7 @@ fn a_gateway_that_is_not_there_costs_nothing() -> Result<()> {
 #[test]
 fn a_gateway_that_dies_as_the_session_opens_leaves_the_guest_at_its_source() -> Result<()> {
     Scratch::with_logs(|scratch| {
-        let mut stage = Stage::set(scratch, &QemuOptions::small())?;
+        let mut stage = Stage::set_with(scratch, &QemuOptions::small(), &GatewayOptions::plaintext())?;
         for side in [Side::Source, Side::Destination] {
             let (opening, opened) = channel();
             let (killed, gone) = channel::<()>();
@@ -308,7 +308,7 @@ fn is_shut(mut messages: &[u8]) -> bool {
 #[test]
 fn a_lost_last_message_of_the_return_path_leaves_one_guest() -> Result<()> {
     Scratch::with_logs(|scratch| {
-        let mut stage = Stage::set(scratch, &QemuOptions::small())?;
+        let mut stage = Stage::set_with(scratch, &QemuOptions::small(), &GatewayOptions::plaintext())?;
         let (relay, lost) = relay_without_the_last_message(&stage)?;
         let mut running = stage.migrate("novactl", Some(&relay.peer()), &OUTAGE)?;
         lost.recv_timeout(MIGRATION_WAIT).context("the last message never came")?;
@@ -324,7 +324,7 @@ fn a_lost_last_message_of_the_return_path_leaves_one_guest() -> Result<()> {
 #[test]
 fn a_source_is_held_when_its_destination_may_have_started() -> Result<()> {
     Scratch::with_logs(|scratch| {
-        let mut stage = Stage::set(scratch, &QemuOptions::small())?;
+        let mut stage = Stage::set_with(scratch, &QemuOptions::small(), &GatewayOptions::plaintext())?;
         let (relay, lost) = relay_without_the_last_message(&stage)?;
         let session = Session::new()?;
         let [listen, incoming] = ["in.sock", "out.sock"].map(|name| unix(&scratch.file(name)));

@@ -28,7 +28,7 @@ const HANDSHAKES_MAX: usize = 64;
 const STRANGER: Identity = Identity { gateway: [0xaa; 16], instance: [0xbb; 16] };
 
 fn gateways(scratch: &Scratch) -> Result<(Gateway, Gateway)> {
-    let start = |name: &str| Gateway::start(scratch, name, &GatewayOptions::default());
+    let start = |name: &str| Gateway::start(scratch, name, &GatewayOptions::plaintext());
     Ok((start("gateway-a")?, start("gateway-b")?))
 }
 

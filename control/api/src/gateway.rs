@@ -1,9 +1,12 @@
 //! `gateway.*`: the gateway as a whole.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::endpoint::Endpoint;
 use crate::limits::TIME_MS_MAX;
+use crate::peers::PeerIdentity;
 use crate::timestamp::Timestamp;
 
 /// Result of `gateway.info`.
@@ -28,10 +31,35 @@ pub struct GatewayInfo {
     pub started_at: Timestamp,
     /// Milliseconds since then, by a clock that never steps.
     pub uptime_ms: u64,
+    /// How its streams are protected; `null` from gateways before API version 3.
+    #[serde(default)]
+    pub security: Option<Security>,
 }
 
 fn api_version_default() -> u32 {
     1
+}
+
+/// How a gateway's streams are protected, and what became of those who tried.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Security {
+    /// Whether streams are encrypted. False only with `--insecure-plaintext`.
+    pub encrypted: bool,
+    /// Who this gateway is; `null` without encryption.
+    #[serde(default)]
+    pub identity: Option<PeerIdentity>,
+    /// The end of its certificate's time.
+    #[serde(default)]
+    pub expires_at: Option<Timestamp>,
+    /// Key exchange of every stream; empty without encryption.
+    #[serde(default)]
+    pub key_exchange: String,
+    /// Streams and sessions that were refused, by reason: `expired`, `revoked`, `unknown_authority`, `wrong_tenant`, ...
+    #[serde(default)]
+    pub refused: BTreeMap<String, u64>,
+    /// What an operator should look at, in sentences: a certificate that ends soon, files that cannot be read.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 /// Parameters of `gateway.drain`: no new sessions; running ones finish until the deadline, then fail cleanly.

@@ -33,7 +33,7 @@ pub use envelope::{
     Id, Incoming, Notification, Request, RequestFault, Response, parse_incoming, parse_request,
 };
 pub use error::{ErrorCode, ErrorData, RpcError};
-pub use gateway::{DrainParams, DrainResult, GatewayInfo};
+pub use gateway::{DrainParams, DrainResult, GatewayInfo, Security};
 pub use ident::{Digest, IdentError, SessionId, Token};
 pub use label::{Label, LabelError, LabelledEndpoint};
 pub use line::{LineBuffer, LineTooLong, to_line};

@@ -6,6 +6,7 @@ use crate::endpoint::Endpoint;
 use crate::ident::{Digest, SessionId};
 use crate::label::{LabelledEndpoint, MIGRATION};
 use crate::origin::Origin;
+use crate::peers::PeerIdentity;
 use crate::session::Role;
 use crate::timestamp::Timestamp;
 
@@ -130,6 +131,13 @@ pub struct SessionRecord {
     /// In whose name its caller opened it; empty where none was given.
     #[serde(default)]
     pub tenant: String,
+    /// Whether its streams are encrypted. False until there is one, and for ever at a gateway that was started with
+    /// `--insecure-plaintext`.
+    #[serde(default)]
+    pub encrypted: bool,
+    /// Who the peer gateway has shown to be; `null` until it has, and without encryption.
+    #[serde(default)]
+    pub peer_identity: Option<PeerIdentity>,
     /// This gateway's role in it.
     pub role: Role,
     /// Where it stands.

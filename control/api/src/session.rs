@@ -10,6 +10,7 @@ use crate::limits::{
     TEXT_BYTES_MAX, TIME_MS_MAX, WATCH_INTERVAL_MS_MIN,
 };
 use crate::origin::Origin;
+use crate::peers::PeerIdentity;
 use crate::record::SessionRecord;
 
 /// Which end of the migration a gateway serves.
@@ -170,13 +171,15 @@ pub struct SessionOpen {
     /// In whose name the session is opened, at most 64 bytes: a tenant has a limit of its own. Empty is a tenant like any
     /// other.
     pub tenant: String,
+    /// Which gateway the peer has to be. Without it, any that `peers.toml` allows.
+    pub peer_identity: Option<PeerIdentity>,
 }
 
 impl SessionOpen {
     /// A session of this name, secret and side, everything else at its default.
     pub fn new(session: SessionId, token: Token, side: SessionSide) -> Self {
-        let (options, label, labelled) = Default::default();
-        Self { session, token, side, options, label, labelled, from: Vec::new(), tenant: String::new() }
+        let (options, label, labelled, from, tenant, peer_identity) = Default::default();
+        Self { session, token, side, options, label, labelled, from, tenant, peer_identity }
     }
 }
 
@@ -203,6 +206,8 @@ struct OpenFields {
     from: Vec<Origin>,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     tenant: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    peer_identity: Option<PeerIdentity>,
 }
 
 impl TryFrom<OpenFields> for SessionOpen {
@@ -233,8 +238,8 @@ impl TryFrom<OpenFields> for SessionOpen {
         check_tenant(&fields.tenant)?;
         check_labelled(&side, &fields.labelled)?;
         check_from(&side, &fields.from)?;
-        let OpenFields { session, token, options, label, labelled, from, tenant, .. } = fields;
-        Ok(Self { session, token, side, options, label, labelled, from, tenant })
+        let OpenFields { session, token, options, label, labelled, from, tenant, peer_identity, .. } = fields;
+        Ok(Self { session, token, side, options, label, labelled, from, tenant, peer_identity })
     }
 }
 
@@ -245,8 +250,21 @@ impl From<SessionOpen> for OpenFields {
             SessionSide::Source { peer, listen } => (Some(peer), Some(listen), None),
             SessionSide::Destination { connect } => (None, None, Some(connect)),
         };
-        let SessionOpen { session, token, options, label, labelled, from, tenant, .. } = open;
-        Self { session, token, role, peer, listen, connect, options, label, labelled, from, tenant }
+        let SessionOpen { session, token, options, label, labelled, from, tenant, peer_identity, .. } = open;
+        Self {
+            session,
+            token,
+            role,
+            peer,
+            listen,
+            connect,
+            options,
+            label,
+            labelled,
+            from,
+            tenant,
+            peer_identity,
+        }
     }
 }
 

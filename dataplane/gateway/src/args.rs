@@ -17,11 +17,11 @@ use std::time::Duration;
     version,
     after_help = "Examples:
   A destination's gateway, for a laboratory on one machine:
-    novacron-gateway --control /run/novacron/b.sock --listen tcp:127.0.0.1:9090
+    novacron-gateway --control /run/novacron/b.sock --listen tcp:127.0.0.1:9090 --insecure-plaintext
   A source's gateway, which only dials:
-    novacron-gateway --control /run/novacron/a.sock
+    novacron-gateway --control /run/novacron/a.sock --identity /etc/novacron/identity
   Four shards, of CPUs 2 to 7 those that stand together; JSON logs, session records kept:
-    novacron-gateway --control /run/novacron/a.sock --shards 4 --cpus 2-7 --log-format json --records /var/log/novacron/sessions.jsonl"
+    novacron-gateway --control /run/novacron/a.sock --identity /etc/novacron/identity --shards 4 --cpus 2-7 --log-format json --records /var/log/novacron/sessions.jsonl"
 )]
 pub(crate) struct Args {
     /// Unix socket that takes commands: JSON-RPC 2.0, one object a line
@@ -32,8 +32,14 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ENDPOINT")]
     pub(crate) listen: Vec<Endpoint>,
 
-    /// Allow listening and dialling beyond loopback although nothing is encrypted or authenticated yet
-    #[arg(long)]
+    /// Folder of the gateway's certificate and key, of the authorities that it believes and of what its peers may do, as
+    /// `novactl keys` and `novactl pair` write it. It is read again on SIGHUP and when a file in it changes
+    #[arg(long, value_name = "DIR")]
+    pub(crate) identity: Option<PathBuf>,
+
+    /// Encrypt nothing and believe anybody, in place of --identity. For laboratories: whoever reaches the network between two
+    /// such gateways can read the guests' memory
+    #[arg(long, conflicts_with = "identity")]
     pub(crate) insecure_plaintext: bool,
 
     /// Threads that move bytes; two or more have a CPU each. 1 by default, or one for each of --cpus
@@ -149,20 +155,15 @@ impl Args {
                     "--listen {listen}: peer gateways connect over tcp, as in tcp:127.0.0.1:9090"
                 ));
             }
-            self.allows(listen)?;
+        }
+        if self.identity.is_none() && !self.insecure_plaintext {
+            return Err("without --identity DIR this gateway could neither show who it is nor know its peers. \
+                `novactl keys init` makes a site's keys, `novactl keys issue` a folder for this gateway and \
+                `novactl pair` makes two sites known to each other. For a laboratory, --insecure-plaintext encrypts \
+                nothing and believes anybody"
+                .to_owned());
         }
         Ok(())
-    }
-
-    /// Whether a peer gateway may be met at this endpoint: nothing goes beyond this host in the clear unasked.
-    pub(crate) fn allows(&self, endpoint: &Endpoint) -> Result<(), String> {
-        if endpoint.is_loopback() || self.insecure_plaintext {
-            return Ok(());
-        }
-        Err(format!(
-            "{endpoint} is beyond loopback, and streams are not encrypted yet: guest memory would cross the network \
-             in the clear. Start the gateway with --insecure-plaintext if that is acceptable, as in a laboratory"
-        ))
     }
 }
 
@@ -175,22 +176,14 @@ mod tests {
     }
 
     #[test]
-    fn plaintext_beyond_loopback_must_be_asked_for() {
-        assert!(parse(&["--listen", "tcp:127.0.0.1:9090"]).check().is_ok());
-        assert!(parse(&["--listen", "tcp:[::1]:9090"]).check().is_ok());
-        let refused = parse(&["--listen", "tcp:0.0.0.0:9090"]).check().unwrap_err();
-        assert!(refused.contains("--insecure-plaintext"), "{refused}");
+    fn a_gateway_has_an_identity_or_says_that_it_has_none() {
+        let refused = parse(&["--listen", "tcp:127.0.0.1:9090"]).check().unwrap_err();
+        assert!(refused.contains("novactl keys") && refused.contains("--insecure-plaintext"), "{refused}");
+        assert!(parse(&["--identity", "/etc/novacron"]).check().is_ok());
         assert!(parse(&["--listen", "tcp:0.0.0.0:9090", "--insecure-plaintext"]).check().is_ok());
-        assert!(parse(&["--listen", "unix:/tmp/x"]).check().is_err());
-    }
-
-    #[test]
-    fn limits_are_numbers_of_sessions() {
-        let limits = parse(&["--tenant-sessions-max", "3"]).session_limits();
-        assert_eq!((limits.all, limits.tenant, limits.host), (SESSIONS_MAX, 3, HOST_SESSIONS_MAX));
-        for wrong in ["0", "-1", "257", "many"] {
-            assert!(sessions(wrong).is_err(), "{wrong}");
-        }
+        assert!(parse(&["--insecure-plaintext", "--listen", "unix:/tmp/x"]).check().is_err());
+        let both = ["novacron-gateway", "--control", "/c", "--identity", "/i", "--insecure-plaintext"];
+        assert!(Args::try_parse_from(both).is_err());
     }
 
     #[test]
@@ -205,8 +198,8 @@ mod tests {
     #[test]
     fn cpus_are_one_a_shard() {
         assert!(parse(&["--shards", "2", "--cpus", "0"]).check().is_err());
-        assert!(parse(&["--shards", "2", "--cpus", "0,1"]).check().is_ok());
-        assert!(parse(&["--shards", "2", "--cpus", "0-3,8"]).check().is_ok());
+        assert!(parse(&["--insecure-plaintext", "--shards", "2", "--cpus", "0,1"]).check().is_ok());
+        assert!(parse(&["--insecure-plaintext", "--shards", "2", "--cpus", "0-3,8"]).check().is_ok());
         let wrong = ["novacron-gateway", "--control", "/tmp/c.sock", "--cpus", "3-1"];
         assert!(Args::try_parse_from(wrong).is_err());
     }

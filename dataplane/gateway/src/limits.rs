@@ -46,6 +46,22 @@ pub(crate) const HANDSHAKES_MAX: usize = 64;
 /// How long a stream's handshake may take.
 pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Longest file of the identity folder, in bytes: some thousand authorities, revoked certificates or rules.
+pub(crate) const IDENTITY_FILE_BYTES_MAX: u64 = 4 << 20;
+
+/// TLS handshakes of strangers a second, and how many may come at once. Each costs about a quarter of a millisecond of the
+/// first shard before anybody has shown who it is; a session needs one a stream.
+pub(crate) const STRANGER_HANDSHAKES: (u32, u32) = (100, 128);
+
+/// How long the streams of a peer that is not believed any more stay open, so that it hears that its sessions have ended.
+pub(crate) const NOT_BELIEVED_WAIT: Duration = Duration::from_millis(200);
+
+/// How early the end of the gateway's own certificate is warned about.
+pub(crate) const EXPIRY_WARNING: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// How often a warning that still holds is repeated.
+pub(crate) const EXPIRY_REPEAT: Duration = Duration::from_secs(3600);
+
 /// How long dialling a peer or a hypervisor may take.
 pub(crate) const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 

@@ -15,19 +15,22 @@ mod confine;
 mod control;
 mod limits;
 mod log;
+mod protection;
 mod record;
 mod records;
 mod registry;
 mod shard;
+mod trust;
 
 use args::Args;
 use clap::Parser;
 use control::{Calls, Server};
 use limits::{POOL_BYTES, PROMISED_BYTES};
 use novacron_control_api::{Endpoint, Reason, Timestamp};
-use novacron_protocol::wire::Identity;
+use novacron_protocol::wire::{Identity, gateway_named};
 use novacron_transport::shard::{RuntimeConfig, Shutdown, Topology, run_shards, shutdown_on_signals, spawn};
 use novacron_transport::{Address, Listener, privacy};
+use protection::Protection;
 use registry::Registry;
 use shard::{Command, Listening, ShardConfig, ShardHandle};
 use std::process::ExitCode;
@@ -85,12 +88,17 @@ fn random<const N: usize>() -> Result<[u8; N], String> {
 fn serve(args: Args) -> Result<(), String> {
     let shutdown = Shutdown::new();
     shutdown_on_signals(shutdown.clone()).map_err(|error| format!("signals cannot be received: {error}"))?;
+    let protection = Protection::start(args.identity.clone())?;
     let server = Server::bind(&args.control).map_err(|error| error.to_string())?;
     let (registry, ended) = Registry::new(args.session_limits());
     let registry = Arc::new(registry);
     records::start(args.records.clone(), ended)?;
 
-    let identity = Identity { gateway: random()?, instance: random()? };
+    let gateway = match protection.trust() {
+        Some(trust) => gateway_named(&trust.own().0.to_string()),
+        None => random()?,
+    };
+    let identity = Identity { gateway, instance: random()? };
     let count = args.shards();
     let machine = Topology::here();
     let cpus = args.placement(&machine)?;
@@ -100,6 +108,7 @@ fn serve(args: Args) -> Result<(), String> {
     let config = ShardConfig {
         registry: Arc::clone(&registry),
         identity,
+        trust: protection.trust(),
         pool_bytes: POOL_BYTES / count.max(1),
         promised_bytes: PROMISED_BYTES / count.max(1),
         shards: handles.clone(),
@@ -114,7 +123,8 @@ fn serve(args: Args) -> Result<(), String> {
         async move {
             let Some(mailboxes) = mailboxes else { return };
             if shard.index == 0 {
-                let listening = Listening { identity, registry: Arc::clone(&config.registry), shards: peers };
+                let (registry, trust) = (Arc::clone(&config.registry), config.trust.clone());
+                let listening = Listening { identity, registry, shards: peers, trust };
                 listen_for_peers(Rc::new(listening), &listen, &bound).await;
             }
             shard::run(shard.index, config, mailboxes).await;
@@ -123,7 +133,6 @@ fn serve(args: Args) -> Result<(), String> {
     .map_err(|error| error.to_string())?;
     let listen = listening.recv().map_err(|_| "the first shard did not start".to_owned())??;
 
-    let args = Arc::new(args);
     let started_at = Timestamp::now();
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -131,13 +140,13 @@ fn serve(args: Args) -> Result<(), String> {
         listen = %listen.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
         shards = count,
         cpus = %placed(&cpus, &machine),
-        encryption = "none: streams are plaintext",
+        encryption = protection.described(),
         "gateway ready"
     );
     let calls = Calls {
         registry: Arc::clone(&registry),
         shards: handles.clone(),
-        args: Arc::clone(&args),
+        protection: Arc::clone(&protection),
         listen,
         started_at,
         started: Instant::now(),
@@ -152,6 +161,7 @@ fn serve(args: Args) -> Result<(), String> {
 
     while !shutdown.is_requested() {
         std::thread::sleep(HOUSEKEEPING);
+        protection.look(&handles);
         for session in registry.overdue() {
             let message = "the peer gateway did not open the session in time; no byte arrived".to_owned();
             registry.end_expected(session, Reason { code: "timeout".to_owned(), message });

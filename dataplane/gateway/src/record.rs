@@ -32,6 +32,8 @@ pub(crate) fn asked(open: &SessionOpen) -> SessionRecord {
         peer,
         listen,
         connect,
+        encrypted: false,
+        peer_identity: None,
         labelled: open.labelled.clone(),
         from: open.from.clone(),
         refused_connections: 0,

@@ -1,6 +1,6 @@
 //! What each method does.
 
-use crate::args::Args;
+use crate::protection::Protection;
 use crate::record;
 use crate::registry::Registry;
 use crate::shard::{Command, ShardHandle};
@@ -26,7 +26,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 pub(crate) struct Calls {
     pub(crate) registry: Arc<Registry>,
     pub(crate) shards: Vec<ShardHandle>,
-    pub(crate) args: Arc<Args>,
+    pub(crate) protection: Arc<Protection>,
     /// Where peers reach this gateway, with the ports that the system chose.
     pub(crate) listen: Vec<Endpoint>,
     pub(crate) started_at: Timestamp,
@@ -78,6 +78,7 @@ impl Calls {
             listen: self.listen.clone(),
             draining: self.registry.is_draining(),
             started_at: self.started_at,
+            security: Some(self.protection.security()),
             uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
         }
     }
@@ -97,11 +98,7 @@ impl Calls {
                 tracing::info!(%session, "session announced: waiting for the peer gateway to open it");
                 Ok(OpenResult { session, listen: None, labelled: Vec::new() })
             }
-            SessionSide::Source { peer, .. } => {
-                self.args.allows(peer).map_err(|why| {
-                    let next = "encrypt the path, or start the gateway with --insecure-plaintext";
-                    RpcError::new(ErrorCode::InvalidParams, why, "nothing", next)
-                })?;
+            SessionSide::Source { .. } => {
                 let session = open.session;
                 let shard = (session.0 % self.shards.len() as u64) as usize;
                 self.registry.begin(asked.clone(), open.options.connections_max, shard)?;

@@ -3,14 +3,15 @@
 use super::peer::{Peer, Stream};
 use super::{Shard, stream, transport_address};
 use crate::limits::{DIAL_TIMEOUT, HANDSHAKE_TIMEOUT, PEER_IDLE, REDIAL_WAIT};
-use novacron_control_api::{Endpoint, ErrorCode};
+use crate::trust::{Known, Refused, Trust};
+use novacron_control_api::{Endpoint, ErrorCode, PeerDirection, PeerIdentity};
 use novacron_protocol::session::Ends;
 use novacron_protocol::wire::{
-    FRAME_HEADER_BYTES, FrameHeader, Hello, HelloAccept, HelloRefuse, Kind, Reason, ReasonCode,
+    FRAME_HEADER_BYTES, FrameHeader, Hello, HelloAccept, HelloRefuse, Kind, Reason, ReasonCode, gateway_named,
 };
-use novacron_transport::TcpTransport;
 use novacron_transport::contract::{Event, Transport};
 use novacron_transport::shard::{race, sleep, spawn, timeout};
+use novacron_transport::{OpenSocket, TcpTransport};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::time::Instant;
@@ -33,7 +34,7 @@ pub(super) async fn keep(shard: Rc<Shard>, peer: Rc<Peer>, endpoint: Endpoint) {
             let since = *idle_since.get_or_insert_with(Instant::now);
             if since.elapsed() >= PEER_IDLE || shard.ending.get() {
                 peer.close_streams();
-                shard.forget_peer(&endpoint);
+                shard.forget_peer(&endpoint, peer.expected.as_ref());
                 return;
             }
             race(changed, sleep(PEER_IDLE / 10)).await;
@@ -44,10 +45,10 @@ pub(super) async fn keep(shard: Rc<Shard>, peer: Rc<Peer>, endpoint: Endpoint) {
             changed.await;
             continue;
         }
-        match dial(&shard, &endpoint).await {
-            Ok((transport, ends)) => {
+        match dial(&shard, &endpoint, peer.expected.as_ref()).await {
+            Ok((transport, ends, known)) => {
                 wait = REDIAL_WAIT.0;
-                let opened = Stream::new(shard.next_stream(), ends);
+                let opened = Stream::new(shard.next_stream(), ends, known);
                 let (shard, peer) = (Rc::clone(&shard), Rc::clone(&peer));
                 tracing::debug!(peer = %peer.name, stream = opened.id.0, "stream open");
                 // Known before the next look at how many there are.
@@ -90,11 +91,16 @@ fn report(peer: &Peer, endpoint: &Endpoint, error: &DialError) {
     }
 }
 
-async fn dial(shard: &Shard, endpoint: &Endpoint) -> Result<(TcpTransport, Ends), DialError> {
+async fn dial(
+    shard: &Shard,
+    endpoint: &Endpoint,
+    expected: Option<&PeerIdentity>,
+) -> Result<(TcpTransport, Ends, Option<Known>), DialError> {
     let unreachable = |why: String| DialError::Unreachable(why);
     let address = transport_address(endpoint).map_err(unreachable)?;
     let socket =
         novacron_transport::connect(&address, DIAL_TIMEOUT).await.map_err(|e| unreachable(e.to_string()))?;
+    let (socket, known) = secure(shard, socket, expected).await?;
     let mut transport = shard.transport(socket).map_err(unreachable)?;
     let hello = Hello::new(shard.identity, shard.group());
     transport.submit(hello.to_frame()).map_err(|refused| unreachable(refused.to_string()))?;
@@ -109,7 +115,15 @@ async fn dial(shard: &Shard, endpoint: &Endpoint) -> Result<(TcpTransport, Ends)
     match header.kind {
         Kind::HelloAccept => {
             let accept = HelloAccept::read(payload).map_err(|error| DialError::Refused(error.to_string()))?;
-            Ok((transport, Ends { dialler: shard.identity, acceptor: accept.identity }))
+            if known
+                .as_ref()
+                .is_some_and(|known| accept.identity.gateway != gateway_named(&known.identity.to_string()))
+            {
+                return Err(DialError::Refused(
+                    "it calls itself otherwise than its certificate does".to_owned(),
+                ));
+            }
+            Ok((transport, Ends { dialler: shard.identity, acceptor: accept.identity }, known))
         }
         Kind::HelloRefuse => {
             let refuse = HelloRefuse::read(payload).map_err(|error| DialError::Refused(error.to_string()))?;
@@ -117,6 +131,25 @@ async fn dial(shard: &Shard, endpoint: &Endpoint) -> Result<(TcpTransport, Ends)
         }
         kind => Err(DialError::Refused(format!("it answered the handshake with a {kind:?} frame"))),
     }
+}
+
+/// Encrypts a connection that was made, unless this gateway was told not to, and finds out whom it reached.
+async fn secure(
+    shard: &Shard,
+    socket: OpenSocket,
+    expected: Option<&PeerIdentity>,
+) -> Result<(OpenSocket, Option<Known>), DialError> {
+    let Some(trust) = &shard.trust else { return Ok((socket, None)) };
+    let refused = |refused: Refused| {
+        trust.refusals.count(refused.what);
+        DialError::Refused(refused.why)
+    };
+    let secured = timeout(HANDSHAKE_TIMEOUT, trust.dialled(socket, expected)).await.ok_or_else(|| {
+        DialError::Refused("it accepted the connection but did not answer the TLS handshake in time".into())
+    })?;
+    let socket = secured.map_err(refused)?;
+    let known = Trust::known(&socket, PeerDirection::To).map_err(refused)?;
+    Ok((socket, Some(known)))
 }
 
 /// The first frame that arrives on a new stream.

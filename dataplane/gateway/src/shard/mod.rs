@@ -18,23 +18,25 @@ pub(crate) use codec::CodecInbox;
 use crate::clock;
 use crate::control::Answer;
 use crate::limits::{
-    PEERS_MAX, RECEIVE_POOL_BUSY, SHARD_COMMANDS_MAX, STRANGER_STREAMS_MAX, STREAM_QUEUE_BYTES,
-    STREAM_SILENCE_MAX,
+    NOT_BELIEVED_WAIT, PEERS_MAX, RECEIVE_POOL_BUSY, SHARD_COMMANDS_MAX, STRANGER_STREAMS_MAX,
+    STREAM_QUEUE_BYTES, STREAM_SILENCE_MAX,
 };
 use crate::registry::{Misfit, Registry};
+use crate::trust::{Trust, WRONG_PEER};
 use bytes::Bytes;
 use codec::{CodecWork, Errand};
 use novacron_control_api::{
-    Codec, Endpoint, ErrorCode, RpcError, SessionOpen, SessionOptions, SessionRecord, SessionSide,
+    Codec, Endpoint, ErrorCode, PeerIdentity, RpcError, SessionOpen, SessionOptions, SessionRecord,
+    SessionSide,
 };
 use novacron_protocol::limits::{FRAME_PAYLOAD_MAX, LANES_MAX, ZSTD_LEVEL_MAX};
 use novacron_protocol::page::policy::Mode;
-use novacron_protocol::session::{Ends, MIGRATION, Role, Session, SessionConfig, Token};
+use novacron_protocol::session::{MIGRATION, Role, Session, SessionConfig, Token};
 use novacron_protocol::stream::{ReceiveMemory, StreamId};
 use novacron_protocol::wire::{FrameHeader, Identity, Open, Reason, ReasonCode};
-use novacron_transport::shard::{Receiver, Sender, mailbox, spawn};
+use novacron_transport::shard::{Receiver, Sender, mailbox, sleep, spawn};
 use novacron_transport::{Address, FramePool, OpenSocket, SocketOptions, TcpConfig, TcpTransport};
-use peer::Peer;
+use peer::{Peer, Stream};
 use running::Running;
 use share::{SendMemory, Share};
 use std::cell::{Cell, RefCell};
@@ -51,6 +53,8 @@ pub(crate) enum Command {
     Cancel { session: u64, reason: String },
     /// Closes the sockets that a failed session holds.
     Release { session: u64 },
+    /// Other peers are believed than before: closes the streams of those that are not, and fails their sessions.
+    TrustChanged,
     /// Serves a stream that a peer dialled, whose handshake is complete but for the answer.
     Adopt(Box<Handshaken>),
     /// Ends the shard.
@@ -93,6 +97,8 @@ pub(crate) struct Shard {
     index: usize,
     registry: Arc<Registry>,
     identity: Identity,
+    /// Who may be a peer; `None`: nothing is encrypted, and anybody may.
+    trust: Option<Arc<Trust>>,
     /// Ingress buffers, and frames to send.
     pool: FramePool,
     /// Frames received. Apart from the others: frames that wait to be acknowledged must leave room for the
@@ -104,20 +110,24 @@ pub(crate) struct Shard {
     /// What this shard encodes and decodes, for its own sessions and for others'.
     codecs: Rc<CodecWork>,
     sessions: RefCell<BTreeMap<u64, Rc<Running>>>,
-    dialled: RefCell<HashMap<String, Rc<Peer>>>,
+    dialled: RefCell<HashMap<Dialled, Rc<Peer>>>,
     accepted: RefCell<HashMap<Dialler, Rc<Peer>>>,
     streams_ever: Cell<u32>,
     ending: Cell<bool>,
 }
 
+/// Where a peer is dialled, and who is to be found there.
+type Dialled = (String, Option<PeerIdentity>);
+
 /// A dialling process and one of its groups of streams.
-type Dialler = ([u8; 16], u16);
+type Dialler = (Identity, u16);
 
 /// What every shard is given.
 #[derive(Clone)]
 pub(crate) struct ShardConfig {
     pub(crate) registry: Arc<Registry>,
     pub(crate) identity: Identity,
+    pub(crate) trust: Option<Arc<Trust>>,
     pub(crate) pool_bytes: usize,
     pub(crate) promised_bytes: usize,
     /// Every shard, this one included.
@@ -134,6 +144,7 @@ pub(crate) async fn run(index: usize, config: ShardConfig, mailboxes: Mailboxes)
         index,
         registry: config.registry,
         identity: config.identity,
+        trust: config.trust,
         pool: FramePool::new(config.pool_bytes),
         receive_pool: FramePool::new(config.pool_bytes),
         send_memory: SendMemory::new(config.pool_bytes as u64),
@@ -161,6 +172,7 @@ pub(crate) async fn run(index: usize, config: ShardConfig, mailboxes: Mailboxes)
                     running.release();
                 }
             }
+            Command::TrustChanged => shard.look_again(),
             Command::Adopt(handshaken) => accept::adopt(&shard, *handshaken),
             Command::End => {
                 shard.ending.set(true);
@@ -248,7 +260,7 @@ async fn open_source(shard: &Rc<Shard>, open: &SessionOpen, mut record: SessionR
         }
     }
     let accept_wait = Duration::from_millis(open.options.accept_timeout_ms);
-    let peer = shard.dialled_peer(endpoint);
+    let peer = shard.dialled_peer(endpoint, open.peer_identity.as_ref());
     let config = session_config(open, shard.codecs.workers());
     let core = Session::source(shard.with_memory(config), clock::now());
     let (side, idle) = (open.side.clone(), idle_timeout(&open.options));
@@ -290,13 +302,21 @@ impl Shard {
         self: &Rc<Self>,
         session: u64,
         opening: &Open,
-        ends: &Ends,
+        stream: &Stream,
         peer: &Rc<Peer>,
     ) -> Option<Result<Rc<Running>, Reason>> {
-        let fits = |announced: &SessionOpen| session_config(announced, 1).is_opened_by(opening, ends);
+        let refused = Cell::new(None);
+        let fits = |announced: &SessionOpen| {
+            // Who does not know the token learns nothing of the session, nor whose it is.
+            session_config(announced, 1).is_opened_by(opening, &stream.ends)
+                && self.may_open(announced, stream).map_err(|why| refused.set(Some(why))).is_ok()
+        };
         let mut expected = match self.registry.take_expected(session, self.index, fits)? {
             Ok(expected) => expected,
             Err(Misfit) => {
+                if let Some(why) = refused.take() {
+                    return Some(Err(Reason::new(ReasonCode::NotAuthorised, why)));
+                }
                 let text = "the peer gateway does not know the session's token, or its words were changed on the way";
                 return Some(Err(Reason::new(ReasonCode::NotAuthorised, text)));
             }
@@ -325,6 +345,47 @@ impl Shard {
         if busy { Bytes::copy_from_slice(&frame) } else { frame }
     }
 
+    /// Closes the streams of peers that are not believed any more, and fails the sessions that they carried.
+    fn look_again(&self) {
+        let Some(trust) = &self.trust else { return };
+        let peers: Vec<Rc<Peer>> =
+            self.dialled.borrow().values().chain(self.accepted.borrow().values()).cloned().collect();
+        for peer in peers {
+            for stream in peer.streams() {
+                let Some(known) = &stream.known else { continue };
+                let Err(why) = trust.still_believes(known) else { continue };
+                trust.refusals.count("ended");
+                tracing::warn!(peer = %known.identity, %why, "a peer is not believed any more: its streams and sessions end");
+                let text = format!("{} is not believed any more: {why}", known.identity);
+                for running in peer.sessions() {
+                    running.fail(Reason::new(ReasonCode::NotAuthorised, text.clone()));
+                }
+                // Its last word is that the session has ended: whoever hears nothing waits for an outage to end.
+                spawn(async move {
+                    sleep(NOT_BELIEVED_WAIT).await;
+                    stream.closing.set(true);
+                    stream.wake.notify();
+                })
+                .detach();
+            }
+        }
+    }
+
+    /// Whether the peer at a stream's other end may open a session that was announced.
+    fn may_open(&self, announced: &SessionOpen, stream: &Stream) -> Result<(), String> {
+        let (Some(trust), Some(known)) = (&self.trust, &stream.known) else { return Ok(()) };
+        if announced.peer_identity.as_ref().is_some_and(|named| *named != known.identity) {
+            trust.refusals.count(WRONG_PEER);
+            return Err(format!("the session was announced for another gateway than {}", known.identity));
+        }
+        // The stream may be older than what is believed now.
+        trust.still_believes(known)?;
+        trust.admits(known, &announced.tenant).map_err(|refused| {
+            trust.refusals.count(refused.what);
+            refused.why
+        })
+    }
+
     /// A session is over, and has said its last word.
     fn forget(&self, running: &Running) {
         self.sessions.borrow_mut().remove(&running.id);
@@ -333,33 +394,33 @@ impl Shard {
     }
 
     /// The peer at `endpoint`, with a task that keeps streams to it.
-    fn dialled_peer(self: &Rc<Self>, endpoint: &Endpoint) -> Rc<Peer> {
-        let name = endpoint.to_string();
+    fn dialled_peer(self: &Rc<Self>, endpoint: &Endpoint, expected: Option<&PeerIdentity>) -> Rc<Peer> {
+        let name = (endpoint.to_string(), expected.cloned());
         if let Some(peer) = self.dialled.borrow().get(&name) {
             return Rc::clone(peer);
         }
-        let peer = Peer::new(name.clone());
+        let peer = Peer::new(name.0.clone(), expected.cloned(), self.trust.clone());
         self.dialled.borrow_mut().insert(name, Rc::clone(&peer));
         spawn(dial::keep(Rc::clone(self), Rc::clone(&peer), endpoint.clone())).detach();
         peer
     }
 
-    fn forget_peer(&self, endpoint: &Endpoint) {
-        self.dialled.borrow_mut().remove(&endpoint.to_string());
+    fn forget_peer(&self, endpoint: &Endpoint, expected: Option<&PeerIdentity>) {
+        self.dialled.borrow_mut().remove(&(endpoint.to_string(), expected.cloned()));
     }
 
     /// The peer that dialled, by its process and its group of streams. `None`: there are too many.
-    fn accepted_peer(&self, instance: [u8; 16], group: u16, name: String) -> Option<Rc<Peer>> {
+    fn accepted_peer(&self, dialler: Identity, group: u16, name: String) -> Option<Rc<Peer>> {
         let mut accepted = self.accepted.borrow_mut();
-        if let Some(peer) = accepted.get(&(instance, group)) {
+        if let Some(peer) = accepted.get(&(dialler, group)) {
             return Some(Rc::clone(peer));
         }
         accepted.retain(|_, peer| peer.stream_count() > 0 || !peer.sessions().is_empty());
         if accepted.len() >= PEERS_MAX {
             return None;
         }
-        let peer = Peer::new(name);
-        accepted.insert((instance, group), Rc::clone(&peer));
+        let peer = Peer::new(name, None, self.trust.clone());
+        accepted.insert((dialler, group), Rc::clone(&peer));
         Some(peer)
     }
 

@@ -2,13 +2,17 @@
 
 use crate::limits::PEER_STREAMS_MAX;
 use crate::shard::running::Running;
+use crate::trust::{Known, Trust};
 use bytes::Bytes;
+use novacron_control_api::{ErrorCode, PeerIdentity};
 use novacron_protocol::session::Ends;
 use novacron_protocol::stream::StreamId;
+use novacron_protocol::wire::{Reason, ReasonCode};
 use novacron_transport::shard::Notify;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// Answers to frames of no session wait here; few are needed, and a flood of questions gets few answers.
 const ANSWERS_MAX: usize = 16;
@@ -17,6 +21,8 @@ const ANSWERS_MAX: usize = 16;
 pub(crate) struct Stream {
     pub(crate) id: StreamId,
     pub(crate) ends: Ends,
+    /// Who is at the other end; `None` where nothing is encrypted.
+    pub(crate) known: Option<Known>,
     /// Frames may wait, or the stream is to close.
     pub(crate) wake: Notify,
     pub(crate) closing: Cell<bool>,
@@ -26,9 +32,9 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    pub(crate) fn new(id: StreamId, ends: Ends) -> Rc<Stream> {
+    pub(crate) fn new(id: StreamId, ends: Ends, known: Option<Known>) -> Rc<Stream> {
         let (wake, closing, idle) = (Notify::new(), Cell::new(false), Cell::new(false));
-        Rc::new(Stream { id, ends, wake, closing, idle, answers: RefCell::default() })
+        Rc::new(Stream { id, ends, known, wake, closing, idle, answers: RefCell::default() })
     }
 
     /// Answers a frame that belongs to no session.
@@ -53,12 +59,18 @@ pub(crate) struct Peer {
     pub(crate) want: Cell<usize>,
     /// Sessions or streams came or went.
     pub(crate) changed: Notify,
+    /// Who is to be found where it is dialled, if a caller said so.
+    pub(crate) expected: Option<PeerIdentity>,
+    /// Who decides what the peer may; `None` where nothing is encrypted.
+    trust: Option<Arc<Trust>>,
 }
 
 impl Peer {
-    pub(crate) fn new(name: String) -> Rc<Peer> {
+    pub(crate) fn new(name: String, expected: Option<PeerIdentity>, trust: Option<Arc<Trust>>) -> Rc<Peer> {
         Rc::new(Peer {
             name,
+            expected,
+            trust,
             streams: RefCell::default(),
             sessions: RefCell::default(),
             turn: Cell::new(0),
@@ -71,10 +83,35 @@ impl Peer {
     pub(crate) fn join(&self, running: &Rc<Running>, streams: usize) {
         self.want.set(self.want.get().max(streams.min(PEER_STREAMS_MAX)));
         self.sessions.borrow_mut().push(Rc::clone(running));
-        for stream in self.streams.borrow().iter() {
-            running.stream_opened(stream.id, stream.ends);
+        let streams: Vec<Rc<Stream>> = self.streams.borrow().clone();
+        for stream in streams {
+            self.offer(&stream, running);
         }
         self.changed.notify();
+    }
+
+    /// A stream may carry a session, if its peer may have that.
+    fn offer(&self, stream: &Stream, running: &Running) {
+        if let (Some(trust), Some(known)) = (&self.trust, &stream.known) {
+            if let Err(refused) = trust.admits(known, &running.tenant) {
+                trust.refusals.count(refused.what);
+                running.fail_opening(
+                    ErrorCode::PeerRefused,
+                    Reason::new(
+                        ReasonCode::NotAuthorised,
+                        format!("{}: change peers.toml if it should", refused.why),
+                    ),
+                );
+                return;
+            }
+            running.is_carried_by(&known.identity);
+        }
+        running.stream_opened(stream.id, stream.ends);
+    }
+
+    /// The streams to it that are open.
+    pub(crate) fn streams(&self) -> Vec<Rc<Stream>> {
+        self.streams.borrow().clone()
     }
 
     /// A session is over.
@@ -98,7 +135,7 @@ impl Peer {
     pub(crate) fn stream_opened(&self, stream: &Rc<Stream>) {
         self.streams.borrow_mut().push(Rc::clone(stream));
         for running in self.sessions() {
-            running.stream_opened(stream.id, stream.ends);
+            self.offer(stream, &running);
         }
         self.changed.notify();
     }

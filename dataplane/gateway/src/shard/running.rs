@@ -8,7 +8,9 @@ use crate::clock::{self, Monotonic};
 use crate::control::Answer;
 use crate::record;
 use bytes::Bytes;
-use novacron_control_api::{Endpoint, ErrorCode, OpenResult, RpcError, SessionRecord, SessionSide};
+use novacron_control_api::{
+    Endpoint, ErrorCode, OpenResult, PeerIdentity, RpcError, SessionRecord, SessionSide,
+};
 use novacron_protocol::event::Event;
 use novacron_protocol::session::{Ends, MIGRATION, Session, State};
 use novacron_protocol::stream::{BatchBuffer, Done, Job, StreamId};
@@ -25,6 +27,8 @@ pub(crate) struct Running {
     pub(crate) id: u64,
     pub(crate) peer: Rc<Peer>,
     pub(crate) side: SessionSide,
+    /// In whose name it was opened.
+    pub(crate) tenant: String,
     core: RefCell<Session>,
     /// To whom codec work is handed out, and under which number.
     codecs: RefCell<Option<(Rc<CodecWork>, u64)>>,
@@ -65,6 +69,7 @@ impl Running {
             id: core.config().session,
             peer,
             side,
+            tenant: record.tenant.clone(),
             core: RefCell::new(core),
             codecs: RefCell::default(),
             record: RefCell::new(record),
@@ -240,6 +245,13 @@ impl Running {
     pub(super) fn fail_opening(&self, code: ErrorCode, reason: Reason) {
         self.open_error.set(Some(code));
         self.fail(reason);
+    }
+
+    /// A stream to this gateway carries the session.
+    pub(crate) fn is_carried_by(&self, peer: &PeerIdentity) {
+        let mut record = self.record.borrow_mut();
+        record.encrypted = true;
+        record.peer_identity = Some(peer.clone());
     }
 
     pub(crate) fn is_opening(&self) -> bool {

@@ -106,9 +106,8 @@ fn dispatch(shard: &Rc<Shard>, peer: &Rc<Peer>, stream: &Stream, frame: Bytes) -
         Some(_) => None,
         None if header.kind == Kind::Open => {
             let opening = Open::read(&frame[FRAME_HEADER_BYTES..]).map_err(Reason::from);
-            let begun = opening.and_then(|opening| {
-                shard.begin_expected(header.session, &opening, &stream.ends, peer).transpose()
-            });
+            let begun = opening
+                .and_then(|opening| shard.begin_expected(header.session, &opening, stream, peer).transpose());
             match begun {
                 Ok(begun) => begun,
                 Err(reason) => {

@@ -16,6 +16,15 @@ pub struct Identity {
     pub instance: [u8; 16],
 }
 
+/// The field `gateway` of a gateway whose transport proves this name. It stands in the place of the name, which may be longer,
+/// and is compared with what the transport proved (DWCP-60).
+pub fn gateway_named(name: &str) -> [u8; 16] {
+    let hash = blake3::derive_key("novacron dwcp gateway name", name.as_bytes());
+    let mut gateway = [0; 16];
+    gateway.copy_from_slice(&hash[..16]);
+    gateway
+}
+
 /// The dialling gateway's first frame. Its layout never changes, so that any two versions can refuse each
 /// other politely (DWCP-4).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,6 +150,8 @@ pub enum RefuseCode {
     Limit,
     /// The gateway is shutting down.
     Draining,
+    /// The peer may not have sessions with this gateway, or is not who it says (DWCP-60).
+    NotAuthorised,
     /// A code of a later version.
     Other(u16),
 }
@@ -152,6 +163,7 @@ impl RefuseCode {
             RefuseCode::NotDwcp => 2,
             RefuseCode::Limit => 3,
             RefuseCode::Draining => 4,
+            RefuseCode::NotAuthorised => 5,
             RefuseCode::Other(code) => code,
         }
     }
@@ -162,6 +174,7 @@ impl RefuseCode {
             2 => RefuseCode::NotDwcp,
             3 => RefuseCode::Limit,
             4 => RefuseCode::Draining,
+            5 => RefuseCode::NotAuthorised,
             other => RefuseCode::Other(other),
         }
     }
@@ -259,6 +272,15 @@ mod tests {
         assert_eq!(read, hello);
         let frame = accept.to_frame();
         assert_eq!(HelloAccept::read(&frame[FRAME_HEADER_BYTES..]), Ok(accept));
+    }
+
+    /// DWCP-60: the number follows from the name alone, and differs between names.
+    #[test]
+    fn a_name_is_a_gateways_number() {
+        let number = gateway_named("novacron://site-a/gateway/edge-1");
+        assert_eq!(number, gateway_named("novacron://site-a/gateway/edge-1"));
+        assert_ne!(number, gateway_named("novacron://site-a/gateway/edge-2"));
+        assert_ne!(number, gateway_named(""));
     }
 
     /// DWCP-6: no common version is refused, naming both ranges.

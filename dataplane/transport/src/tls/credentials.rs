@@ -1,6 +1,7 @@
 //! What a gateway shows to its peers, and whom it believes: from files to TLS configurations.
 
 use super::TlsPeer;
+use super::handshake::fault;
 use super::verify::{Verifier, Vouches, only_name};
 use crate::limits::{AUTHORITIES_MAX, CHAIN_MAX};
 use rustls::client::Resumption;
@@ -126,7 +127,7 @@ impl TlsCredentials {
         for usage in [KeyUsage::server_auth(), KeyUsage::client_auth()] {
             verifier
                 .verify(&chain[0], &chain[1..], UnixTime::now(), usage)
-                .map_err(|error| own(format!("its own authorities do not vouch for it: {error}")))?;
+                .map_err(|error| own(fault(error)))?;
         }
 
         let unfit = |error: rustls::Error| CredentialError::new("the gateway's key", error.to_string());
@@ -169,7 +170,7 @@ impl TlsCredentials {
     pub fn still_believes(&self, peer: &TlsPeer, it_dialled: bool) -> Result<(), String> {
         let usage = if it_dialled { KeyUsage::client_auth() } else { KeyUsage::server_auth() };
         let (leaf, rest) = peer.chain.split_first().ok_or("it showed no certificate")?;
-        self.verifier.verify(leaf, rest, UnixTime::now(), usage).map(drop).map_err(|error| error.to_string())
+        self.verifier.verify(leaf, rest, UnixTime::now(), usage).map(drop).map_err(fault)
     }
 
     /// Whom a chain names that the handshake has verified already.

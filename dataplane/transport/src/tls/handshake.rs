@@ -132,6 +132,11 @@ pub(super) fn alert(alert: AlertDescription) -> String {
     format!("the peer refused: {said}")
 }
 
+/// What is wrong with a certificate, in words that fit any.
+pub(super) fn fault(error: Error) -> String {
+    failure(error).text.replace("the peer's certificate", "the certificate")
+}
+
 fn failure(error: Error) -> TlsFailure {
     let (refusal, text) = match &error {
         Error::InvalidCertificate(why) => match why {
