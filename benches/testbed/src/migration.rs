@@ -113,11 +113,11 @@ impl Migration {
     /// When the migration fails, with QEMU's own reason where it gives one: the destination was then not told to run,
     /// unless postcopy had begun. [`TimedOut`] when it is not done within its limit.
     pub fn run(&self, source: &mut Qemu, destination: &mut Qemu) -> Result<MigrationReport> {
-        let interval = self.start(source, destination)?;
-        self.finish(source, destination, interval)
+        let (interval, began) = self.start(source, destination)?;
+        self.finish(source, destination, interval, began)
     }
 
-    /// Sees a migration that was just [`Migration::start`]ed to its end: what [`Migration::run`] does after that.
+    /// Sees a migration that was [`Migration::dial`]led at `began` to its end: what [`Migration::run`] does after that.
     ///
     /// # Errors
     /// Those of [`Migration::run`].
@@ -126,8 +126,8 @@ impl Migration {
         source: &mut Qemu,
         destination: &mut Qemu,
         interval: Duration,
+        began: Instant,
     ) -> Result<MigrationReport> {
-        let began = Instant::now();
         let mut cont = Duration::ZERO;
         let switch = self.postcopy.is_some() && switch_to_postcopy(source, self.time_limit)?;
         if switch {
@@ -160,15 +160,14 @@ impl Migration {
     }
 
     /// Sets both sides up and starts the migration without waiting for it. Returns the guest's heartbeat interval, as
-    /// the host sees it.
+    /// the host sees it, and when the source was told to begin.
     ///
     /// # Errors
     /// When either side refuses.
-    pub fn start(&self, source: &mut Qemu, destination: &mut Qemu) -> Result<Duration> {
+    pub fn start(&self, source: &mut Qemu, destination: &mut Qemu) -> Result<(Duration, Instant)> {
         let interval = self.prepare(source, destination)?;
         self.listen(destination)?;
-        self.dial(source)?;
-        Ok(interval)
+        Ok((interval, self.dial(source)?))
     }
 
     /// Sets both sides up, and no more. Returns the guest's heartbeat interval, as the host sees it.
@@ -218,17 +217,19 @@ impl Migration {
             .map(drop)
     }
 
-    /// Lets the source begin.
+    /// Lets the source begin. Returns when it was told to: it counts its own time from before it answers.
     ///
     /// # Errors
     /// When it refuses.
-    pub fn dial(&self, source: &mut Qemu) -> Result<()> {
+    pub fn dial(&self, source: &mut Qemu) -> Result<Instant> {
         // What the source has said of the guest's arrival is not to be taken for news of its departure: an answer has
         // passed what was said before it.
         source.state()?;
         source.qmp().wait_event(Duration::ZERO, |_| None::<()>)?;
         let uri = Some(self.outgoing.clone());
-        source.qmp().execute(qmp::migrate { uri, channels: None, detach: None, resume: None }).map(drop)
+        let began = Instant::now();
+        source.qmp().execute(qmp::migrate { uri, channels: None, detach: None, resume: None })?;
+        Ok(began)
     }
 
     /// Switches on what is wanted, and off what an earlier move may have left on.

@@ -271,7 +271,7 @@ fn a_session_by_hand_moves_a_guest_that_starts_by_itself() -> Result<()> {
         let outgoing = session.open(&a, &b, (&listen, &incoming), &choices)?;
         assert_eq!(outgoing, listen);
         let over = Migration { incoming, outgoing, ..Migration::direct_tcp()? };
-        let interval = over.start(&mut source, &mut destination)?;
+        let (interval, _) = over.start(&mut source, &mut destination)?;
         migration::wait_completed(&mut source, MIGRATION_WAIT)?;
         let pause =
             migration::pause_between(source.guest().serial(), destination.guest().serial(), interval)?;

@@ -122,10 +122,8 @@ fn multifd_compresses_xbzrle_and_postcopy_move_the_same_guest_in_turn() -> Resul
         let report = way.run(&mut guest, &mut next).with_context(|| name.to_owned())?;
         println!("{name}: {report}");
         assert_eq!(report.postcopy, way.postcopy.is_some(), "{name}: {report:?}");
-        assert!(
-            report.elapsed >= report.total.saturating_sub(Duration::from_millis(1)),
-            "{name}: {report:?}"
-        );
+        // The source counts whole milliseconds of its own clock, from after it was told to.
+        assert!(report.elapsed + Duration::from_millis(2) >= report.total, "{name}: {report:?}");
         assert!(next.runs_guest() && !guest.runs_guest(), "{name}: the guest runs elsewhere");
         next.guest().must_be_intact().with_context(|| name.to_owned())?;
         guest = next;

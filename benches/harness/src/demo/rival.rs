@@ -1,6 +1,6 @@
 //! QEMU's own ways over the same link, with the same guest.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use novacron_testbed::{Migration, Qemu, QemuOptions, Scratch, TimedOut, port};
@@ -62,10 +62,8 @@ impl Traveller<'_> {
         let interval = migration.prepare(&mut self.here, &mut destination)?;
         migration.listen(&mut destination)?;
         self.sites.count_anew()?;
-        let began = Instant::now();
-        migration.dial(&mut self.here)?;
-        let dialled = began.elapsed();
-        let report = migration.finish(&mut self.here, &mut destination, interval)?;
+        let began = migration.dial(&mut self.here)?;
+        let report = migration.finish(&mut self.here, &mut destination, interval, began)?;
         let wire_bytes = self.sites.wire_bytes()?;
         // From here on the guest is there, whatever else is found.
         let mut left = std::mem::replace(&mut self.here, destination);
@@ -75,7 +73,7 @@ impl Traveller<'_> {
         Ok(Contender {
             name: rival.to_owned(),
             result: "completed".to_owned(),
-            total_ms: Some(rounded(dialled + report.elapsed)),
+            total_ms: Some(rounded(report.elapsed)),
             guest_pause_ms: Some(rounded(report.pause.pause)),
             wire_bytes,
             guest_verified: Some(verified.pages > 0 && verified.bad == 0),

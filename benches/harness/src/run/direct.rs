@@ -1,7 +1,7 @@
 //! QEMU to QEMU, alone or with a socat at each site between.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Result;
 use novacron_testbed::{Compression, Migration, Postcopy, Qemu, port};
@@ -72,12 +72,10 @@ impl Mover for Direct {
     fn go(&mut self, source: &mut Qemu, destination: &mut Qemu, interval: Duration) -> Result<Moved> {
         self.migration.prepare(source, destination)?;
         self.migration.listen(destination)?;
-        let began = Instant::now();
-        self.migration.dial(source)?;
-        let dialled = began.elapsed();
-        let report = self.migration.finish(source, destination, interval)?;
+        let began = self.migration.dial(source)?;
+        let report = self.migration.finish(source, destination, interval, began)?;
         Ok(Moved {
-            total: dialled + report.elapsed,
+            total: report.elapsed,
             downtime: Some(report.downtime),
             pause: report.pause,
             guest_bytes: Some(report.sent_bytes),
