@@ -2,7 +2,6 @@
 //! whether it is reached. It measures and tells; it does not fail because a figure is short.
 
 mod fleet;
-mod host;
 mod interrupt;
 mod limits;
 mod load;
@@ -22,9 +21,9 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
 
-use crate::host::Host;
 use crate::limits::{ROUNDS_MAX, SHARDS_ROUNDS_MAX};
 use crate::report::Report;
+use novacron_testbed::Host;
 
 #[derive(Debug, Parser)]
 #[command(

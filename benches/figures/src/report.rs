@@ -7,11 +7,11 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 use crate::fleet::{Fleet, Stuck};
-use crate::host::Host;
 use crate::memory::Memory;
 use crate::migrate::Migrations;
 use crate::relay::Relay;
 use crate::shards::Shards;
+use novacron_testbed::Host;
 
 /// What is promised.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]

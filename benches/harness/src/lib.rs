@@ -24,7 +24,6 @@ pub mod contender;
 pub mod demo;
 #[cfg(test)]
 mod fixture;
-pub mod host;
 pub mod interrupt;
 pub mod limits;
 pub mod list;

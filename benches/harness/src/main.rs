@@ -14,7 +14,8 @@ use novacron_bench::progress::Progress;
 use novacron_bench::record::{FORMAT, Outcome, Results};
 use novacron_bench::scenario::{self, Scenario};
 use novacron_bench::store::{self, Store};
-use novacron_bench::{capture, compare, host, interrupt, page, run, table};
+use novacron_bench::{capture, compare, interrupt, page, run, table};
+use novacron_testbed::Host;
 
 /// Measures migrations over the lab's links, side by side with what they are measured against.
 #[derive(Debug, Parser)]
@@ -156,7 +157,7 @@ fn run_scenarios(cli: &Cli, args: &RunArgs) -> Result<ExitCode> {
         format: FORMAT,
         started_at: now(),
         ended_at: None,
-        host: host::here(),
+        host: Host::here(),
         scenarios: Vec::new(),
     };
     let store = Store::new(&args.out, &results.started_at)?;

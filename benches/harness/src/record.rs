@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use novacron_testbed::Host;
+
 /// Grows when a field changes its meaning; new fields alone do not change it.
 pub const FORMAT: u32 = 1;
 
@@ -23,27 +25,6 @@ pub struct Results {
     pub host: Host,
     /// In the order of their measurement.
     pub scenarios: Vec<Scenario>,
-}
-
-/// The fingerprint of the machine and of what was measured.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Host {
-    /// The processor's name.
-    pub cpu: String,
-    /// Processors that the harness could use.
-    pub cpus: u32,
-    /// Memory.
-    pub memory_bytes: u64,
-    /// The kernel's release.
-    pub kernel: String,
-    /// Programs that took part and what they call their version: qemu-system-x86_64, socat, iperf3, zstd ...
-    pub versions: BTreeMap<String, String>,
-    /// The commit that was measured, and whether the tree differed from it.
-    pub commit: Option<String>,
-    /// The tree held changes that the commit does not have.
-    pub changed: bool,
-    /// Load average of the last minute when it began.
-    pub load_average: f64,
 }
 
 /// One scenario and its runs.

@@ -69,7 +69,7 @@ mod tests {
             format: crate::record::FORMAT,
             started_at: "2026-01-02T03:04:05Z".into(),
             ended_at: None,
-            host: crate::host::here(),
+            host: novacron_testbed::Host::here(),
             scenarios: Vec::new(),
         };
         store.write(&results).unwrap();

@@ -17,6 +17,7 @@
 //! pause       how long the guest stood still, by its own heartbeat
 //! capture     keeps the stream of a migration in a file
 //! Workload    what a guest does while it is moved
+//! Host        on what machine and of what build something was measured
 //! stats       what repeated measurements say
 //! ```
 //!
@@ -27,6 +28,7 @@ pub mod artefact;
 pub mod capture;
 pub mod gateway;
 pub mod guest;
+pub mod host;
 pub mod identity;
 pub mod initramfs;
 pub mod limits;
@@ -53,6 +55,7 @@ pub mod workload;
 pub use capture::{CaptureOptions, Captured};
 pub use gateway::{Gateway, GatewayOptions, Security};
 pub use guest::{Guest, GuestOptions, Verified, Work};
+pub use host::Host;
 pub use migration::{Compression, Migration, MigrationReport, Postcopy, TimedOut};
 pub use novactl::{Between, Novactl};
 pub use opaque::Opaque;

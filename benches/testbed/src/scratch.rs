@@ -45,6 +45,11 @@ impl Scratch {
         result
     }
 
+    /// Removes what a process, which is about to end without dropping anything, has made.
+    pub fn remove_all_of(process: u32) {
+        remove_directories(&std::env::temp_dir(), process);
+    }
+
     /// The directory.
     pub fn path(&self) -> &Path {
         &self.path
@@ -53,6 +58,17 @@ impl Scratch {
     /// The path of a file in it.
     pub fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
+    }
+}
+
+/// Removes the directories of a process within a place.
+fn remove_directories(within: &Path, process: u32) {
+    let prefix = format!("novacron-{process}-");
+    for entry in fs::read_dir(within).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(&prefix) {
+            // Somebody may still write into it; what then remains is a few small files in a temporary place.
+            let _ = fs::remove_dir_all(entry.path());
+        }
     }
 }
 
@@ -112,5 +128,15 @@ mod tests {
         drop(scratch);
         assert!(!path.exists());
         assert!(other.path().exists());
+    }
+
+    #[test]
+    fn only_directories_of_that_process_go() {
+        let scratch = Scratch::new().unwrap();
+        for name in ["novacron-7-0", "novacron-77-0"] {
+            fs::create_dir(scratch.file(name)).unwrap();
+        }
+        remove_directories(scratch.path(), 7);
+        assert!(!scratch.file("novacron-7-0").exists() && scratch.file("novacron-77-0").exists());
     }
 }
