@@ -222,11 +222,8 @@ fn channels_too_few_and_too_many_leave_the_guest_at_its_source() -> Result<()> {
 
 /// Waits until the source has given up.
 fn wait_failed(source: &mut Qemu) -> Result<()> {
-    wait::until("the end of a migration that cannot work", EXIT_WAIT, || {
-        let status = source.qmp().execute(qmp::query_migrate {})?.status;
-        Ok(matches!(status, Some(qmp::MigrationStatus::failed | qmp::MigrationStatus::cancelled))
-            .then_some(()))
-    })
+    let failed = [qmp::MigrationStatus::failed, qmp::MigrationStatus::cancelled];
+    wait_status(source, "the end of a migration that cannot work", &failed)
 }
 
 /// Two guests, one with its memory in two blocks, pass each other between the same two gateways.
@@ -272,6 +269,62 @@ fn both_directions_between_the_same_gateways_at_once() -> Result<()> {
         }
         ways[0].must_have_carried([a, b], 3)?;
         ways[1].must_have_carried([b, a], 1)
+    })
+}
+
+/// Sixteen guests at once, as when a host is emptied. One boots and is kept as a file; the others begin from there, since
+/// sixteen that boot at once would measure the emulator.
+#[test]
+fn sixteen_small_guests_move_at_once() -> Result<()> {
+    const GUESTS: usize = 16;
+    Scratch::with_logs(|scratch| {
+        let gateways = gateways(scratch)?;
+        let towards = [&gateways[0], &gateways[1]];
+        let mut options = QemuOptions::small();
+        // Two processors emulate all of them: each does little, and does it all the time.
+        options.guest.rate_mb = 1;
+        options.guest.beat = Duration::from_millis(50);
+        let kept = scratch.file("kept");
+        let mut first = Qemu::source(scratch, "first", &options)?;
+        first.guest().wait_ready()?;
+        let uri = Some(format!("exec:cat > {}", kept.display()));
+        first.qmp().execute(qmp::migrate { uri, channels: None, detach: None, resume: None })?;
+        wait_status(&mut first, "the first guest to be kept", &[qmp::MigrationStatus::completed])?;
+        first.quit()?;
+
+        let mut moves = Vec::new();
+        for number in 0..GUESTS {
+            let mut here = Qemu::destination(scratch, &format!("here-{number}"), &options)?;
+            let uri = Some(format!("exec:cat {}", kept.display()));
+            here.qmp().execute(qmp::migrate_incoming { uri, channels: None, exit_on_error: None })?;
+            wait_status(&mut here, "a guest to be there again", &[qmp::MigrationStatus::completed])?;
+            here.cont()?;
+            let there = Qemu::destination(scratch, &format!("there-{number}"), &options)?;
+            moves.push((here, there, Way::open(scratch, towards, &quiet_end())?));
+        }
+        let reports = thread::scope(|scope| {
+            let running: Vec<_> = moves
+                .iter_mut()
+                .map(|(here, there, way)| scope.spawn(move || way.migration.run(here, there)))
+                .collect();
+            let ended =
+                running.into_iter().map(|one| one.join().map_err(|_| anyhow::anyhow!("a thread failed"))?);
+            ended.collect::<Result<Vec<_>>>()
+        })?;
+        for (report, (_, there, way)) in reports.iter().zip(&moves) {
+            eprintln!("{report}");
+            there.guest().must_be_intact()?;
+            way.must_have_carried(towards, 1)?;
+        }
+        Ok(())
+    })
+}
+
+/// Waits until a hypervisor's migration stands there.
+fn wait_status(qemu: &mut Qemu, what: &str, wanted: &[qmp::MigrationStatus]) -> Result<()> {
+    wait::until(what, EXIT_WAIT, || {
+        let status = qemu.qmp().execute(qmp::query_migrate {})?.status;
+        Ok(status.is_some_and(|status| wanted.contains(&status)).then_some(()))
     })
 }
 
