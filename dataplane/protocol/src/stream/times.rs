@@ -203,8 +203,9 @@ impl Times {
                 self.link_growth = (self.link_growth * LINK_GROWTH).min(LINK_GROWTH_MAX);
             }
         }
-        let rate = self.recent.bytes * 1e9 / self.recent.elapsed.max(1.0);
-        if self.trial.rests(policy.is_resting(), rate, limited, held_up, now) {
+        let rate = period.bytes * 1e9 / period.elapsed.max(1.0);
+        let far_rate = 1e9 / (FAR_FACTOR * self.other.get()).max(1e-3);
+        if self.trial.rests(policy.is_resting(), rate, far_rate, held_up, now) {
             policy.rest();
         } else {
             policy.adapt(&self.terms(link, limited, workers));
@@ -231,28 +232,44 @@ impl Times {
 }
 
 /// Periods in a row that must have been slower before compression rests.
-const SLOWER_PERIODS: u32 = 8;
+const SLOWER_PERIODS: u32 = 4;
 /// Slower than this share of what was seen without compression.
-const SLOWER: f64 = 0.97;
+const SLOWER: f64 = 0.93;
 /// How long compression rests then: at first, and at most; doubled each time.
 const REST: Duration = Duration::from_millis(250);
-const REST_MAX: Duration = Duration::from_secs(8);
+const REST_MAX: Duration = Duration::from_secs(16);
+/// Where it has not been seen yet what it is like without, that is looked at after so many periods, for so many: what had been
+/// compressed is under way for two or three more, and the better of the last two counts. It costs a slow link a few hundredths of the time by then, once.
+const LOOK_AFTER_PERIODS: u32 = 60;
+const LOOK_PERIODS: u32 = 5;
+/// A far gateway may be so many times as slow as this one; what is slower than that is the link, and nothing has to be proven.
+const FAR_FACTOR: f64 = 10.0;
 
 /// Compression has to prove itself: where guest bytes get across slower with it than they did without, it rests for a while.
 /// What looks like a slow link may be a far gateway whose processor is busy, and then fewer bytes help nobody.
 #[derive(Clone, Copy, Debug, Default)]
 struct Trial {
-    /// Guest bytes a second while nothing was compressed and the link was the bottleneck.
+    /// Guest bytes a second while nothing was compressed and the path was the bottleneck.
     without: Option<f64>,
-    slower: u32,
+    /// Periods in a row that were slower, or that nothing is known to compare with.
+    doubtful: u32,
+    looking: u32,
     rests_until: Option<Instant>,
     rest: Duration,
 }
 
 impl Trial {
-    /// Whether compression is to rest in the next period, after one at `rate` guest bytes a second.
-    fn rests(&mut self, resting: bool, rate: f64, limited: bool, held_up: bool, now: Instant) -> bool {
-        if resting && limited {
+    /// Whether compression is to rest in the next period, after one at `rate` guest bytes a second; `far_rate` is what a busy far
+    /// gateway may be as slow as.
+    fn rests(&mut self, resting: bool, rate: f64, far_rate: f64, held_up: bool, now: Instant) -> bool {
+        if self.looking > 0 {
+            self.looking -= 1;
+            if self.looking < 2 {
+                self.without = Some(self.without.map_or(rate, |without| without.max(rate)));
+            }
+            return self.looking > 0;
+        }
+        if resting && held_up {
             self.without = Some(self.without.map_or(rate, |without| without + (rate - without) / 4.0));
         }
         if let Some(until) = self.rests_until {
@@ -261,18 +278,101 @@ impl Trial {
             }
             self.rests_until = None;
         }
-        let slower = !resting && held_up && self.without.is_some_and(|without| rate < without * SLOWER);
-        self.slower = if slower { self.slower + 1 } else { 0 };
-        if self.slower < SLOWER_PERIODS {
-            // It has proven itself for long enough: the next time is news again.
-            if !resting && held_up && !slower {
+        if resting || !held_up {
+            self.doubtful = 0;
+            return false;
+        }
+        let (doubtful, enough) = match self.without {
+            Some(without) => (rate < without * SLOWER, SLOWER_PERIODS),
+            None => (rate > far_rate, LOOK_AFTER_PERIODS),
+        };
+        self.doubtful = if doubtful { self.doubtful + 1 } else { 0 };
+        if self.doubtful < enough {
+            if !doubtful {
+                // The longer it has proven itself, the more the next time is news again.
                 self.rest = self.rest.mul_f64(0.98);
             }
             return false;
         }
-        self.slower = 0;
+        self.doubtful = 0;
+        if self.without.is_none() {
+            self.looking = LOOK_PERIODS;
+            return true;
+        }
         self.rest = (self.rest * 2).clamp(REST, REST_MAX);
         self.rests_until = Some(now.after(self.rest));
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ms(ms: u64) -> Instant {
+        Instant::START.after(Duration::from_millis(ms))
+    }
+
+    #[test]
+    fn what_does_not_help_rests_ever_longer() {
+        let mut trial = Trial::default();
+        let mut now = 0;
+        let mut rests = Vec::new();
+        for _ in 0..4 {
+            assert!(!trial.rests(true, 100e6, 125e6, true, ms(now)), "nothing was compressed yet");
+            let mut periods = 0;
+            while !trial.rests(false, 80e6, 125e6, true, ms(now)) {
+                periods += 1;
+                assert!(periods < 100, "goes on for ever");
+                now += 20;
+            }
+            assert!(periods >= 3, "after {periods} periods");
+            let began = now;
+            while trial.rests(true, 100e6, 125e6, true, ms(now)) {
+                now += 10;
+            }
+            rests.push(now - began);
+        }
+        assert_eq!(rests, [250, 500, 1000, 2000]);
+    }
+
+    #[test]
+    fn what_helps_goes_on() {
+        let mut trial = Trial::default();
+        trial.rests(true, 100e6, 125e6, true, ms(0));
+        // Faster; slower because the source is; slower for a moment.
+        assert!((0..100).all(|period| !trial.rests(false, 150e6, 125e6, true, ms(period * 20))));
+        assert!((100..200).all(|period| !trial.rests(false, 10e6, 125e6, false, ms(period * 20))));
+        assert!((200..203).all(|period| !trial.rests(false, 80e6, 125e6, true, ms(period * 20))));
+        assert!(!trial.rests(false, 150e6, 125e6, true, ms(5000)));
+    }
+
+    #[test]
+    fn what_was_never_seen_without_is_looked_at_once() {
+        let (mut trial, mut resting, mut rested) = (Trial::default(), false, 0);
+        for period in 0..200 {
+            // Twice as fast with it.
+            let rate = if resting { 100e6 } else { 200e6 };
+            resting = trial.rests(resting, rate, 125e6, true, ms(period * 20));
+            rested += u32::from(resting);
+        }
+        assert_eq!(rested, LOOK_PERIODS, "rested");
+        assert!(trial.without.is_some_and(|without| (without - 100e6).abs() < 1e6), "{:?}", trial.without);
+    }
+
+    #[test]
+    fn time_is_told_apart() {
+        let mut times = Times::default();
+        for batch in 0..4u64 {
+            let wait = if batch % 2 == 0 { Wait::Path } else { Wait::Source };
+            let held_up = times.begin(wait, ms(batch * 10));
+            assert_eq!(held_up, Duration::from_millis(if batch == 2 { 7 } else { 0 }));
+            times.encoded(1_000_000, true);
+            times.end(1000, ms(batch * 10 + 3));
+        }
+        let period = times.period;
+        assert_eq!((period.bytes, period.elapsed), (4000.0, 33e6));
+        assert_eq!((period.encoding, period.handling), (4e6, 8e6));
+        assert_eq!((period.source, period.source_bytes, period.path), (14e6, 2000.0, 7e6));
     }
 }

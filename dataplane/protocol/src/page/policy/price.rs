@@ -92,23 +92,43 @@ fn price(place: usize) -> f64 {
 
 /// The effort that a kind of batch takes at a place.
 pub(super) fn pick(costs: &Costs, kind: Kind, place: usize, at_best: bool) -> usize {
+    let of = |at| (costs.cost(at, kind, at_best), costs.ratio(at, kind));
+    cheapest(kind, place, costs.efforts().len(), of)
+}
+
+/// The same, of `efforts` efforts whose cost and ratio are known.
+fn cheapest(kind: Kind, place: usize, efforts: usize, of: impl Fn(usize) -> (f64, f64)) -> usize {
     if place == 0 || !kind.may_shrink() {
         return 0;
     }
     let price = price(place);
-    let total = |at: usize| costs.cost(at, kind, at_best) + price * costs.ratio(at, kind);
+    let total = |at| {
+        let (cost, ratio) = of(at);
+        cost + price * ratio
+    };
     // Of equals the cheaper.
-    (1..costs.efforts().len()).fold(0, |best, at| if total(at) < total(best) { at } else { best })
+    (1..efforts).fold(0, |best, at| if total(at) < total(best) { at } else { best })
 }
 
 /// The price that moves most guest bytes in a time, and spends what is free.
 pub(super) fn settle(costs: &Costs, mix: &Mix, terms: &Terms, at_best: bool) -> Price {
+    let efforts = 0..costs.efforts().len();
+    // What there is of each kind, and what each effort costs and yields for it.
+    type Known = (Kind, f64, Vec<(f64, f64)>);
+    let kinds: Vec<Known> = mix
+        .shares()
+        .filter(|(_, share)| *share > 0.0)
+        .map(|(kind, share)| {
+            let of = |at| (costs.cost(at, kind, at_best), costs.ratio(at, kind));
+            (kind, share, efforts.clone().map(of).collect())
+        })
+        .collect();
     let at = |place| {
         let mut sum = (0.0, 0.0);
-        for (kind, share) in mix.shares().filter(|(_, share)| *share > 0.0) {
-            let effort = pick(costs, kind, place, at_best);
-            sum.0 += share * costs.cost(effort, kind, at_best);
-            sum.1 += share * costs.ratio(effort, kind);
+        for (kind, share, known) in &kinds {
+            let (cost, ratio) = known[cheapest(*kind, place, known.len(), |at| known[at])];
+            sum.0 += share * cost;
+            sum.1 += share * ratio;
         }
         sum
     };
