@@ -38,3 +38,9 @@ pub(crate) const STUCK_SESSIONS: usize = 4;
 pub(crate) const STUCK_CONNECTIONS: usize = 8;
 /// Gateways that took nothing more of stuck sessions for so long take no more.
 pub(crate) const STUCK_QUIET: Duration = Duration::from_millis(500);
+/// Most rounds of the choice of the codec: on a virtual clock they differ little.
+pub(crate) const CHOICE_ROUNDS_MAX: u32 = 3;
+/// What a stream's transport queues in the gateway.
+pub(crate) const TRANSPORT_QUEUE_BYTES: f64 = 512.0 * 1024.0;
+/// Most steps of a replay: a gigabyte in the smallest batches takes far fewer.
+pub(crate) const REPLAY_STEPS_MAX: u64 = 20_000_000;

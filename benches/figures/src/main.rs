@@ -1,6 +1,7 @@
 //! Measures the figures that `docs/SPECIFICATION.md` promises, each contender by turns in one run, and says of each
 //! whether it is reached. It measures and tells; it does not fail because a figure is short.
 
+mod choice;
 mod fleet;
 mod interrupt;
 mod limits;
@@ -21,7 +22,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
 
-use crate::limits::{ROUNDS_MAX, SHARDS_ROUNDS_MAX};
+use crate::limits::{CHOICE_ROUNDS_MAX, ROUNDS_MAX, SHARDS_ROUNDS_MAX};
 use crate::report::Report;
 use novacron_testbed::Host;
 
@@ -80,6 +81,14 @@ struct Args {
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=22))]
     shards_level: u32,
 
+    /// MiB of each synthetic guest that the choice of the codec is measured on
+    #[arg(long, default_value_t = 128, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 12))]
+    choice_mib: u64,
+
+    /// A captured stream that it is measured on instead; repeatable
+    #[arg(long, value_name = "FILE")]
+    choice_stream: Vec<PathBuf>,
+
     /// Where to write everything that was found
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -94,6 +103,7 @@ enum Figure {
     Multifd,
     Fleet,
     Stuck,
+    Choice,
 }
 
 fn main() -> ExitCode {
@@ -121,6 +131,7 @@ fn run(args: &Args) -> Result<()> {
         multifd: None,
         fleet: None,
         stuck: None,
+        choice: None,
     };
     if wanted(Figure::Relay) {
         let relay = relay::measure(args.relay_mib << 20, args.rounds, &say)?;
@@ -161,6 +172,12 @@ fn run(args: &Args) -> Result<()> {
         let stuck = fleet::stuck(args.relay_mib << 20, args.rounds, &say)?;
         report.figures.extend(stuck.verdicts.iter().cloned());
         report.stuck = Some(stuck);
+    }
+    if wanted(Figure::Choice) {
+        let rounds = args.rounds.min(CHOICE_ROUNDS_MAX);
+        let choice = choice::measure(args.choice_mib, &args.choice_stream, rounds, &say)?;
+        report.figures.extend(choice.verdicts.iter().cloned());
+        report.choice = Some(choice);
     }
     println!("\n{}", report.text());
     match &args.json {

@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
+use crate::choice::Choice;
 use crate::fleet::{Fleet, Stuck};
 use crate::memory::Memory;
 use crate::migrate::Migrations;
@@ -84,6 +85,7 @@ pub(crate) struct Report {
     pub(crate) multifd: Option<Migrations>,
     pub(crate) fleet: Option<Fleet>,
     pub(crate) stuck: Option<Stuck>,
+    pub(crate) choice: Option<Choice>,
 }
 
 impl Report {
@@ -97,6 +99,7 @@ impl Report {
             self.multifd.as_ref().map(Migrations::table),
             self.fleet.as_ref().map(Fleet::table),
             self.stuck.as_ref().map(Stuck::table),
+            self.choice.as_ref().map(Choice::table),
         ];
         let mut text = format!("{}\n\n", self.host);
         for table in tables.into_iter().flatten() {

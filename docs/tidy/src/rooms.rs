@@ -59,7 +59,11 @@ pub const ROOMS: &[Room] = &[
         may_know: &["novacron-lab", "novacron-testbed", "novacron-control-api"],
         never: &["tokio", "glommio"],
     },
-    Room { package: "novacron-figures", may_know: &["novacron-testbed"], never: &["tokio", "glommio"] },
+    Room {
+        package: "novacron-figures",
+        may_know: &["novacron-testbed", "novacron-protocol"],
+        never: &["tokio", "glommio"],
+    },
     Room { package: "novacron-tidy", may_know: &[], never: RUNTIMES },
 ];
 

@@ -9,6 +9,7 @@ use super::block::{Codec, Compressor};
 use super::lane::LaneId;
 use super::part::{begin_part, set_codec};
 use super::plan::{BatchPlan, Planner};
+use super::sample::Kind;
 use super::zero::is_zero;
 use crate::hypervisor::Span;
 use crate::limits::PAGE_BYTES;
@@ -194,6 +195,11 @@ impl BatchEncoder {
     /// An encoder for a session with that many lanes; none counts as one.
     pub fn new(lanes: u16) -> Self {
         Self { planner: Planner::new(lanes), encoder: PartEncoder::new() }
+    }
+
+    /// What the batch to be encoded or planned next is like.
+    pub fn look(&mut self, input: &[u8]) -> Kind {
+        self.planner.look(input)
     }
 
     /// Encodes `input`, whose bytes `spans` describe, into `out`, which is emptied first.

@@ -37,6 +37,7 @@ pub use lane::{LANE_REGION_BYTES, LaneId, lane_of};
 pub use ops::OpError;
 pub use part::{Bodies, LaneDecoder, PartError, PartHeader};
 pub use plan::BatchPlan;
+pub use sample::Kind;
 pub use zero::is_zero;
 
 /// How much processor time a batch may cost.

@@ -4,7 +4,7 @@ use super::Effort;
 use super::encode::{RawReason, Tally};
 use super::lane::{LaneId, lane_of};
 use super::ops::{Op, OpWriter, RunKind};
-use super::sample::Sampler;
+use super::sample::{Kind, Sampler};
 use crate::hypervisor::{Span, WORD_BYTES};
 use crate::limits::{BATCH_LEN_MAX, PAGE_BYTES};
 
@@ -28,6 +28,8 @@ pub struct BatchPlan {
 pub(super) struct Planner {
     lanes: u16,
     sampler: Sampler,
+    /// What the next batch is like, where that has been looked at already.
+    looked: Option<Kind>,
     ops: OpWriter,
     literals: Vec<u8>,
     /// Lane and place of each body.
@@ -41,11 +43,19 @@ impl Planner {
         Self {
             lanes: lanes.max(1),
             sampler: Sampler::new(),
+            looked: None,
             ops: OpWriter::default(),
             literals: Vec::new(),
             bodies: Vec::new(),
             places: Vec::new(),
         }
+    }
+
+    /// What the batch to be planned next is like. It is not looked at again for that.
+    pub(super) fn look(&mut self, input: &[u8]) -> Kind {
+        let kind = self.sampler.kind(input);
+        self.looked = Some(kind);
+        kind
     }
 
     /// Turns the spans into operations, literals and bodies; returns what the operations alone make. An error: the batch
@@ -88,6 +98,7 @@ impl Planner {
 
     /// Why not to begin; decided without touching more than a sample.
     fn refuse(&mut self, input: &[u8], spans: &[Span], effort: Effort) -> Result<(), RawReason> {
+        let looked = self.looked.take();
         if effort == Effort::Raw {
             return Err(RawReason::Effort);
         }
@@ -98,7 +109,11 @@ impl Planner {
         if input.len() > BATCH_LEN_MAX || covered != Some(input.len()) {
             return Err(RawReason::Mismatch);
         }
-        if self.sampler.compressible(input, effort) { Ok(()) } else { Err(RawReason::Sampled) }
+        let pays = match looked {
+            Some(kind) => kind.pays(effort),
+            None => self.sampler.compressible(input, effort),
+        };
+        if pays { Ok(()) } else { Err(RawReason::Sampled) }
     }
 
     fn walk(&mut self, input: &[u8], spans: &[Span]) -> Tally {

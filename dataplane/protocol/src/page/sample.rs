@@ -1,4 +1,5 @@
-//! Is a batch worth compressing? Asked before any work, so that incompressible batches pass almost for free.
+//! What is a batch like, and is it worth compressing? Asked before any work, so that incompressible batches pass almost for
+//! free.
 
 use lz4::block::{CompressionMode, compress_bound, compress_to_buffer};
 
@@ -10,6 +11,53 @@ const PIECES: usize = 8;
 const PIECE_BYTES: usize = 512;
 /// Bytes looked at in all: under 2 % of a full batch.
 const SAMPLE_BYTES: usize = PIECES * PIECE_BYTES;
+
+/// What a batch is like, from a sample of it: batches of a kind cost about the same and shrink about as much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kind(u8);
+
+impl Kind {
+    /// lz4 gains nothing, yet some bytes are more frequent than others.
+    const UNEVEN: Kind = Kind(8);
+    /// Nothing is gained.
+    const RANDOM: Kind = Kind(9);
+    /// How many there are.
+    pub(crate) const COUNT: usize = 10;
+    /// All of them.
+    pub(crate) const ALL: [Kind; Kind::COUNT] = {
+        let mut all = [Kind(0); Kind::COUNT];
+        let mut at = 0;
+        while at < all.len() {
+            all[at] = Kind(at as u8);
+            at += 1;
+        }
+        all
+    };
+
+    /// Its place in [`Kind::ALL`].
+    pub(crate) fn index(self) -> usize {
+        usize::from(self.0)
+    }
+
+    /// Whether any effort is likely to make it shorter.
+    pub(super) fn may_shrink(self) -> bool {
+        self != Kind::RANDOM
+    }
+
+    /// About how much of the sample lz4 left.
+    pub(super) fn share(self) -> f64 {
+        if self.0 < Kind::UNEVEN.0 { (f64::from(self.0) + 0.5) / 8.0 } else { 1.0 }
+    }
+
+    /// Whether compressing with `effort` is likely to pay.
+    pub(super) fn pays(self, effort: Effort) -> bool {
+        match effort {
+            Effort::Raw => false,
+            Effort::Lz4 => self.0 < Kind::UNEVEN.0,
+            Effort::Zstd { .. } => self.may_shrink(),
+        }
+    }
+}
 
 /// Looks at samples of batches.
 pub(super) struct Sampler {
@@ -25,20 +73,23 @@ impl Sampler {
 
     /// Whether compressing `input` with `effort` is likely to pay.
     pub(super) fn compressible(&mut self, input: &[u8], effort: Effort) -> bool {
-        if effort == Effort::Raw {
-            return false;
-        }
+        effort != Effort::Raw && self.kind(input).pays(effort)
+    }
+
+    /// What `input` is like.
+    pub(super) fn kind(&mut self, input: &[u8]) -> Kind {
         let sample = self.gather(input);
         let mode = Some(CompressionMode::FAST(1));
         // The buffer has lz4's own bound: it cannot fail for want of room, and any failure only means "no".
         let len = self.gathered[..sample].len();
         let packed = compress_to_buffer(&self.gathered[..sample], mode, false, &mut self.compressed);
         // A sixteenth: one piece of the eight that shrinks well is enough, framing noise is not.
-        if packed.is_ok_and(|packed| packed + len / 16 <= len) {
-            return true;
+        match packed {
+            Ok(packed) if packed + len / 16 <= len => Kind((packed * 8 / len.max(1)) as u8),
+            // zstd also gains where nothing repeats but bytes are unevenly used (text in base64, sensor data).
+            _ if uneven(&self.gathered[..sample]) => Kind::UNEVEN,
+            _ => Kind::RANDOM,
         }
-        // zstd also gains where nothing repeats but bytes are unevenly used (text in base64, sensor data).
-        matches!(effort, Effort::Zstd { .. }) && uneven(&self.gathered[..sample])
     }
 
     /// Copies the pieces together; returns their length.

@@ -403,7 +403,7 @@ impl Session {
             return;
         }
         if done.is_encoding() {
-            if self.outbound.job_done(done) {
+            if self.outbound.job_done(done, now) {
                 self.events.push_back(Event::Writable);
             }
             return;

@@ -3,11 +3,15 @@
 
 mod credit;
 mod job;
+mod link;
+#[cfg(test)]
+mod model;
 mod pace;
 mod receive;
 mod retain;
 mod send;
 mod sending;
+mod times;
 
 pub use credit::ReceiveMemory;
 pub use job::{CodecWorker, Done, Job};

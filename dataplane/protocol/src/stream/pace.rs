@@ -10,39 +10,49 @@ use crate::time::Instant;
 use std::time::Duration;
 
 /// The window's multiple of the bandwidth-delay product.
-const GAIN: u32 = 2;
+pub(super) const GAIN: u32 = 2;
+/// The same while the rate still grows from one round trip to the next, by [`GROWTH`] or more: at first, and when batches begin
+/// to shrink. BBR's startup has 2.9.
+pub(super) const GAIN_GROWING: u32 = 3;
+/// See [`GAIN_GROWING`].
+pub(super) const GROWTH: f64 = 1.2;
+/// So many intervals without growth end it.
+pub(super) const GROWTH_PATIENCE: u32 = 2;
 /// The window never drains in less than this: a pipeline of reading, hashing, sending, verifying and writing works on
 /// several batches at once, and a scheduler's tick must not empty it.
-const DRAIN_MIN: Duration = Duration::from_millis(4);
+pub(super) const DRAIN_MIN: Duration = Duration::from_millis(4);
 /// How long a shortest round trip is believed.
 const RTT_AGE: Duration = Duration::from_secs(10);
 /// What a new measurement of the round trip takes beyond the round trips themselves.
 const PROBE_EXTRA: Duration = Duration::from_millis(10);
+/// Batches that may be under way on the slowest path: one is read and encoded, one is on the link, one is verified, and one is
+/// acknowledged.
+pub(super) const BATCHES_MIN: u64 = 4;
 /// How long a batch may occupy the path.
-const BATCH_TIME: Duration = Duration::from_millis(20);
+pub(super) const BATCH_TIME: Duration = Duration::from_millis(10);
 /// How long a highest rate is believed, at least, and in round trips.
-const RATE_AGE: Duration = Duration::from_millis(200);
-const RATE_AGE_ROUND_TRIPS: u32 = 10;
+pub(super) const RATE_AGE: Duration = Duration::from_millis(200);
+pub(super) const RATE_AGE_ROUND_TRIPS: u32 = 10;
 /// A rate is measured over this long at least: acknowledgements come in bursts, above all on a busy machine.
-const INTERVAL_MIN: Duration = Duration::from_millis(10);
+pub(super) const INTERVAL_MIN: Duration = Duration::from_millis(10);
 
 /// The highest of the last one to two `age`s: two buckets, of which the older is dropped when the younger is full.
 #[derive(Clone, Copy, Debug, Default)]
-struct Highest {
+pub(super) struct Highest {
     current: Option<u64>,
     previous: Option<u64>,
     since: Instant,
 }
 
 impl Highest {
-    fn add(&mut self, value: u64, now: Instant, age: Duration) {
+    pub(super) fn add(&mut self, value: u64, now: Instant, age: Duration) {
         if now.since(self.since) >= age {
             (self.previous, self.current, self.since) = (self.current, None, now);
         }
         self.current = self.current.max(Some(value));
     }
 
-    fn get(&self) -> Option<u64> {
+    pub(super) fn get(&self) -> Option<u64> {
         self.current.max(self.previous)
     }
 }
@@ -50,15 +60,15 @@ impl Highest {
 /// The shortest round trip. One that has not been seen again for [`RTT_AGE`] is measured anew with little under way:
 /// our own window keeps a queue on the path, and believing that queue to be the path would grow it without end.
 #[derive(Clone, Copy, Debug, Default)]
-struct RoundTrip {
-    shortest: Option<Duration>,
+pub(super) struct RoundTrip {
+    pub(super) shortest: Option<Duration>,
     seen_at: Instant,
     /// Measuring anew until then; the shortest so far.
     probe: Option<(Instant, Option<Duration>)>,
 }
 
 impl RoundTrip {
-    fn add(&mut self, sent_at: Instant, now: Instant) {
+    pub(super) fn add(&mut self, sent_at: Instant, now: Instant) {
         let sample = now.since(sent_at);
         if self.shortest.is_none_or(|shortest| sample <= shortest) {
             (self.shortest, self.seen_at, self.probe) = (Some(sample), now, None);
@@ -80,11 +90,13 @@ impl RoundTrip {
     }
 }
 
-/// The estimates of one connection and direction, or of a link.
+/// The estimates of one connection and direction.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Pace {
     round_trip: RoundTrip,
     rate: Highest,
+    /// Intervals since the rate grew.
+    still: u32,
     /// The present interval: when it began, and what had been delivered by then.
     since: Option<Instant>,
     base: u64,
@@ -110,6 +122,8 @@ impl Pace {
         }
         let bytes = u128::from(delivered.saturating_sub(self.base));
         let rate = u64::try_from(bytes * 1_000_000_000 / elapsed.as_nanos().max(1)).unwrap_or(u64::MAX);
+        let grown = self.rate().is_none_or(|best| rate as f64 > best as f64 * GROWTH);
+        self.still = if grown { 0 } else { self.still.saturating_add(1) };
         if !self.source_limited || self.rate().is_none_or(|best| rate > best) {
             self.rate.add(rate, now, RATE_AGE.max(round_trip * RATE_AGE_ROUND_TRIPS));
         }
@@ -137,17 +151,17 @@ impl Pace {
         let (Some(rate), Some(round_trip)) = (self.rate(), self.round_trip()) else {
             return SEND_WINDOW_BYTES_START;
         };
-        // Two batches, so that one is read while the other travels.
-        let least = 2 * (self.batch() + CARRY_BYTES_MAX as u64);
+        let least = BATCHES_MIN * (self.batch() + CARRY_BYTES_MAX as u64);
         if self.round_trip.probe.is_some() {
             return bytes_in(rate, round_trip / 2).max(least);
         }
-        bytes_in(rate, (round_trip * GAIN).max(DRAIN_MIN)).max(least)
+        let gain = if self.still < GROWTH_PATIENCE { GAIN_GROWING } else { GAIN };
+        bytes_in(rate, (round_trip * gain).max(DRAIN_MIN)).max(least)
     }
 }
 
 /// Bytes that a rate moves in a time.
-fn bytes_in(rate: u64, time: Duration) -> u64 {
+pub(super) fn bytes_in(rate: u64, time: Duration) -> u64 {
     u64::try_from(u128::from(rate) * time.as_nanos() / 1_000_000_000).unwrap_or(u64::MAX)
 }
 

@@ -2,9 +2,10 @@
 
 mod encoding;
 
-use super::pace::Pace;
+use super::link::Link;
 use super::retain::{Retention, StreamId};
 use super::sending::{Sending, SendingState, UnderWay};
+use super::times::{Times, Wait};
 use crate::hypervisor::{Parser, Span, StreamProgress};
 use crate::limits::{
     BATCHES_UNDER_WAY_MAX, CARRY_BYTES_MAX, CARRY_WAIT, CONNECTIONS_MAX, LANE_PENDING_FRAMES_MAX,
@@ -20,21 +21,15 @@ use crate::wire::{
     Lane, PartFields, ProgressEntry, Reason, ReasonCode, finish_frame, start_frame,
 };
 use bytes::Bytes;
-use encoding::{Beginning, EncodingQueue};
+use encoding::{Beginning, EncodingQueue, Planned};
 use std::collections::BTreeMap;
-
-/// A link that verifies this many bytes a second is faster than one core compresses: encoding would hold it up. Several
-/// cores compress as many times that.
-const FAST_LINK_BYTES_PER_S: u64 = 400_000_000;
-
-/// Round trips for which a queue on the path is remembered. What is under way is bounded in guest bytes: when a batch begins
-/// to shrink, they no longer fill the path, until the window has followed the rate at which the far side now takes them.
-/// Forgetting the queue at once would end the compression that emptied it.
-const RAMP_ROUND_TRIPS: u32 = 6;
 
 /// Free bytes that an ingress buffer holds before the bytes read: room for an incomplete record that waited and
 /// for the frame's own fields, so that a batch which is sent as it is needs no copy.
 pub const INGEST_HEADROOM: usize = FRAME_HEADER_BYTES + BATCH_FIELDS_BYTES + CARRY_BYTES_MAX;
+
+/// A far hypervisor that has not taken this many batches of what was verified is slower than the link.
+const FAR_BATCHES: u64 = 2;
 
 /// Frames that one read may cause: its batch, what it left over and the connection's end.
 const FRAMES_AFTER_A_READ: usize = 3;
@@ -91,9 +86,9 @@ pub struct Outbound {
     encoding: EncodingQueue,
     spans: Vec<Span>,
     /// How fast encoded bytes are verified.
-    link: Pace,
-    /// When something last waited for the link, and nanoseconds that it needed to leave.
-    queued: Option<(Instant, u64)>,
+    link: Link,
+    /// What guest bytes spend their time on.
+    times: Times,
     verified_bytes: u64,
     /// When the peer last verified something.
     verified_at: Instant,
@@ -125,8 +120,8 @@ impl Outbound {
             encoded: EncodedBatch::default(),
             encoding: EncodingQueue::new(codec_workers, lanes),
             spans: Vec::new(),
-            link: Pace::default(),
-            queued: None,
+            link: Link::default(),
+            times: Times::default(),
             verified_bytes: 0,
             verified_at: Instant::START,
             bytes: SentBytes::default(),
@@ -152,7 +147,8 @@ impl Outbound {
         if let Some(frame) = &frame {
             let (encoded_bytes, sent_at) = (frame.len() as u64, now);
             sending.verified_frames = 0;
-            sending.under_way.push_back(UnderWay { end: 0, parts: Vec::new(), sent_at, encoded_bytes });
+            let (parts, left_at) = (Vec::new(), now);
+            sending.under_way.push_back(UnderWay { end: 0, parts, sent_at, left_at, encoded_bytes });
         }
         self.connections.insert(connection, sending);
         if let Some(frame) = frame {
@@ -163,13 +159,14 @@ impl Outbound {
     /// Bytes that the gateway may read from the hypervisor now, at most [`BATCH_BYTES_MAX`]; 0: wait.
     pub fn read_budget(&self, connection: u16) -> usize {
         let Some(sending) = self.connections.get(&connection) else { return 0 };
-        if sending.ended
-            || self.encoding.is_full()
-            || sending.under_way.len() + sending.verified_under_way.len() + FRAMES_AFTER_A_READ
-                >= BATCHES_UNDER_WAY_MAX
-        {
+        if sending.ended {
             return 0;
         }
+        if self.encoding.is_full() {
+            sending.wait.set(Wait::Encoders);
+            return 0;
+        }
+        let frames = sending.under_way.len() + sending.verified_under_way.len();
         let ahead = sending.position + sending.carry.len() as u64;
         let credit = sending.limit.saturating_sub(ahead);
         let batch = sending.pace.batch();
@@ -178,8 +175,10 @@ impl Outbound {
         let window = window.saturating_sub(ahead.saturating_sub(sending.consumed));
         let budget = credit.min(window).min(batch) as usize;
         // Reading a sliver each time an acknowledgement trickles in would cost a system call and a digest each.
-        if (budget as u64) < batch / 4 && ahead > sending.consumed {
-            sending.held_up.set(true);
+        let sliver = (budget as u64) < batch / 4 && ahead > sending.consumed;
+        let frames_spent = frames + FRAMES_AFTER_A_READ >= BATCHES_UNDER_WAY_MAX;
+        if sliver || frames_spent || self.retained.bytes().0 >= self.link.window() {
+            sending.wait.set(Wait::Path);
             return 0;
         }
         budget
@@ -245,29 +244,21 @@ impl Outbound {
         clock: &impl Clock,
     ) {
         let now = clock.now();
-        let (drain, round_trip) = (self.drain_ns(), self.link.round_trip().unwrap_or_default());
         let Some(sending) = self.connections.get_mut(&connection) else { return };
-        // A source that did not have to wait is slower than the path: what is under way is no reason to hold it up. Of late
-        // and not just now, because acknowledgements come in clumps: behind the first batch of a clump nobody waits.
-        if sending.held_up.replace(false) {
-            sending.held_up_at = Some(now);
-        }
-        let held_up = sending.held_up_at.is_some_and(|at| now.since(at) <= round_trip);
-        if drain > 0 {
-            self.queued = Some((now, drain));
-        }
-        let queued = self.queued.filter(|(at, _)| now.since(*at) <= round_trip * RAMP_ROUND_TRIPS);
-        let drain = if held_up { queued.map_or(0, |(_, drain)| drain) } else { 0 };
+        let wait = sending.wait.replace(Wait::Source);
+        let held_up = self.times.begin(wait, now);
+        self.link.sent(held_up, now);
         let bytes = buffer.as_mut();
         let data = &bytes[start..start + length];
         let fields = sending.advance(data, self.digest);
         self.bytes.guest += length as u64;
-        let mut plan = None;
+        let mut plan: Option<Planned> = None;
         if sending.parser.is_some() && self.lanes_have_room() {
             if self.encoding.hands_out() {
-                plan = self.plan(data, drain, clock);
-            } else if self.encode(length, data, drain, clock) {
-                return self.send_structured(connection, &fields, now);
+                plan = self.plan(data, clock);
+            } else if self.encode(data, clock) {
+                self.send_structured(connection, &fields, now);
+                return self.batch_sent(length, clock);
             }
         }
         let fields_at = start - BATCH_FIELDS_BYTES;
@@ -282,23 +273,23 @@ impl Outbound {
         } else {
             buffer.freeze().slice(frame_at..start + length)
         };
-        let Some((effort, plan, cost_ns)) = plan else {
+        let Some(planned) = plan else {
             self.bytes.raw += length as u64;
-            return self.enqueue((header.lane, header.sequence), frame);
+            self.enqueue((header.lane, header.sequence), frame);
+            return self.batch_sent(length, clock);
         };
         let batch = frame.slice(FRAME_HEADER_BYTES + BATCH_FIELDS_BYTES..);
         let sequence = header.sequence;
-        self.encoding.add(Beginning {
-            connection,
-            sequence,
-            fields,
-            raw: frame,
-            batch,
-            effort,
-            plan,
-            cost_ns,
-        });
-        self.send_encoded();
+        self.encoding.add(Beginning { connection, sequence, fields, raw: frame, batch, planned });
+        self.send_encoded(now);
+        self.batch_sent(length, clock);
+    }
+
+    /// A batch of `length` bytes has been taken in; at the end of a period the policy learns where the time went.
+    fn batch_sent(&mut self, length: usize, clock: &impl Clock) {
+        let now = clock.now();
+        self.times.end(length, now);
+        self.times.settle(&mut self.policy, &self.link, self.encoding.workers(), now);
     }
 
     /// A part, which is a frame but for its header, leaves as the next of its lane.
@@ -330,12 +321,14 @@ impl Outbound {
     }
 
     /// Encodes a batch with what effort pays, and learns what it cost. False: it is better carried as it is.
-    fn encode(&mut self, length: usize, data: &[u8], drain: u64, clock: &impl Clock) -> bool {
-        let effort = self.policy.choose(length, drain);
+    fn encode(&mut self, data: &[u8], clock: &impl Clock) -> bool {
         let began = clock.now();
+        let kind = self.policy.looks().then(|| self.encoder.look(data));
+        let effort = self.policy.choose(data.len(), kind);
         let choice = self.encoder.encode(data, &self.spans, effort, &mut self.encoded);
-        let cost = u64::try_from(clock.now().since(began).as_nanos()).unwrap_or(u64::MAX);
-        self.policy.observe(effort, choice, &self.encoded.tally, cost);
+        let cost_ns = clock.now().nanos_since(began);
+        self.times.encoded(cost_ns, true);
+        self.policy.observe(effort, kind, choice, &self.encoded.tally, cost_ns);
         choice == Choice::Structured
     }
 
@@ -380,7 +373,6 @@ impl Outbound {
         encoded: usize,
         now: Instant,
     ) -> FrameHeader {
-        self.link.sent(self.retained.bytes().0, now);
         let sequence = match self.connections.get_mut(&connection) {
             Some(sending) => sending.next_frame(parts, encoded as u64, now),
             None => 0,
@@ -392,17 +384,6 @@ impl Outbound {
             epoch: self.epoch,
             sequence,
         }
-    }
-
-    /// How long what is under way takes to be verified, beyond the time that a frame takes anyway: what encoding
-    /// may take without being waited for. 0 while nothing is known, and where no encoder keeps up with the link.
-    fn drain_ns(&self) -> u64 {
-        let (Some(rate), Some(round_trip)) = (self.link.rate(), self.link.round_trip()) else { return 0 };
-        if rate == 0 || rate >= FAST_LINK_BYTES_PER_S * u64::from(self.encoding.workers().max(1)) {
-            return 0;
-        }
-        let under_way = u128::from(self.retained.bytes().0) * 1_000_000_000 / u128::from(rate);
-        u64::try_from(under_way.saturating_sub(round_trip.as_nanos())).unwrap_or(u64::MAX)
     }
 
     /// The hypervisor closed its writing side: everything that waits leaves, then the end.
@@ -473,7 +454,7 @@ impl Outbound {
             sending.verified = under_way.end;
             self.verified_bytes += under_way.encoded_bytes;
             self.verified_at = now;
-            self.link.delivered(under_way.sent_at, self.verified_bytes, now);
+            self.link.delivered(under_way.left_at, self.verified_bytes, now);
             sending.verified_under_way.push_back(under_way);
         }
         if entry.consumed > sending.consumed {
@@ -484,6 +465,9 @@ impl Outbound {
             sending.pace.delivered(batch.sent_at, sending.consumed, now);
         }
         sending.limit = sending.limit.max(entry.limit);
+        if sending.verified - sending.consumed.min(sending.verified) > FAR_BATCHES * sending.pace.batch() {
+            self.link.far_side_is_behind();
+        }
         Ok(())
     }
 

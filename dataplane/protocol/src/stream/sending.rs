@@ -1,6 +1,7 @@
 //! One connection's outgoing direction: where it stands, and what of it is under way.
 
 use super::pace::Pace;
+use super::times::Wait;
 use crate::hypervisor::{Parser, StreamProgress};
 use crate::schedule::FrameKey;
 use crate::time::Instant;
@@ -14,7 +15,10 @@ use std::time::Duration;
 pub(super) struct UnderWay {
     pub(super) end: u64,
     pub(super) parts: Vec<FrameKey>,
+    /// When it was read.
     pub(super) sent_at: Instant,
+    /// When it was ready for a stream.
+    pub(super) left_at: Instant,
     pub(super) encoded_bytes: u64,
 }
 
@@ -36,10 +40,8 @@ pub(super) struct Sending {
     /// Verified, but the far hypervisor has not taken it yet.
     pub(super) verified_under_way: VecDeque<UnderWay>,
     pub(super) pace: Pace,
-    /// The hypervisor was not read for want of window or credit since the last batch.
-    pub(super) held_up: Cell<bool>,
-    /// The batch before which that was so the last time.
-    pub(super) held_up_at: Option<Instant>,
+    /// Why the hypervisor was not read, since the last batch.
+    pub(super) wait: Cell<Wait>,
     pub(super) ended: bool,
 }
 
@@ -61,8 +63,7 @@ impl Sending {
             under_way: VecDeque::new(),
             verified_under_way: VecDeque::new(),
             pace: Pace::default(),
-            held_up: Cell::new(false),
-            held_up_at: None,
+            wait: Cell::new(Wait::Source),
             ended: false,
         }
     }
@@ -85,15 +86,23 @@ impl Sending {
         let sequence = self.frames;
         self.frames += 1;
         self.pace.sent(self.position.saturating_sub(self.consumed), now);
-        self.under_way.push_back(UnderWay { end: self.position, parts, sent_at: now, encoded_bytes });
+        self.under_way.push_back(UnderWay {
+            end: self.position,
+            parts,
+            sent_at: now,
+            left_at: now,
+            encoded_bytes,
+        });
         sequence
     }
 
-    /// A frame that is under way, whose encoding was handed out, has become an index with these parts, `encoded_bytes` in all.
-    pub(super) fn became(&mut self, sequence: u64, parts: Vec<FrameKey>, encoded_bytes: u64) {
+    /// A frame that is under way, whose encoding was handed out, leaves only now: with these parts, `encoded_bytes` in all.
+    pub(super) fn became(&mut self, sequence: u64, parts: Vec<FrameKey>, encoded_bytes: u64, now: Instant) {
         let place = sequence.checked_sub(self.verified_frames).and_then(|place| usize::try_from(place).ok());
         if let Some(under_way) = place.and_then(|place| self.under_way.get_mut(place)) {
             (under_way.parts, under_way.encoded_bytes) = (parts, encoded_bytes);
+            // How long encoding took is not how long the link takes.
+            under_way.left_at = now;
         }
     }
 }

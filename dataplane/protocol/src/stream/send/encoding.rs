@@ -5,9 +5,9 @@
 
 use super::Outbound;
 use crate::limits::{ENCODING_BATCHES_MAX, JOBS_UNDER_WAY_MAX};
-use crate::page::{BatchPlan, Choice, Effort, LaneId, PartEncoder, RawReason, Tally};
+use crate::page::{BatchPlan, Choice, Effort, Kind as BatchKind, LaneId, PartEncoder, RawReason, Tally};
 use crate::stream::job::{Done, Job, Outcome, Ticket, index_frame, worker_of};
-use crate::time::Clock;
+use crate::time::{Clock, Instant};
 use crate::wire::{BatchFields, FrameHeader, IndexFields, Kind, Lane, PartFields, finish_frame};
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -27,6 +27,7 @@ pub(super) struct Encoding {
     /// The frame that leaves if encoding does not pay.
     pub(super) raw: Bytes,
     pub(super) effort: Effort,
+    pub(super) kind: Option<BatchKind>,
     pub(super) tally: Tally,
     /// What encoding has cost so far, on whichever worker.
     pub(super) cost_ns: u64,
@@ -46,7 +47,13 @@ pub(super) struct Beginning {
     pub(super) raw: Bytes,
     /// The batch's bytes.
     pub(super) batch: Bytes,
+    pub(super) planned: Planned,
+}
+
+/// What a batch is to become, for others to carry out.
+pub(super) struct Planned {
     pub(super) effort: Effort,
+    pub(super) kind: Option<BatchKind>,
     pub(super) plan: BatchPlan,
     /// What planning has cost.
     pub(super) cost_ns: u64,
@@ -112,11 +119,6 @@ impl EncodingQueue {
         in_hand.min(u64::from(self.workers) * WORKER_BATCHES * batch)
     }
 
-    /// Batches that are being encoded: their guest bytes, and with what effort.
-    pub(super) fn ahead(&self) -> impl Iterator<Item = (usize, Effort)> + '_ {
-        self.batches.iter().map(|batch| (batch.length, batch.effort))
-    }
-
     /// Whether a frame of this connection before `sequence` is still being encoded.
     pub(super) fn holds_before(&self, connection: u16, sequence: u64) -> bool {
         self.batches.iter().any(|batch| batch.connection == connection && batch.sequence < sequence)
@@ -129,7 +131,8 @@ impl EncodingQueue {
 
     /// A batch is to be encoded.
     pub(super) fn add(&mut self, beginning: Beginning) {
-        let Beginning { connection, sequence, fields, raw, batch, effort, plan, cost_ns } = beginning;
+        let Beginning { connection, sequence, fields, raw, batch, planned } = beginning;
+        let Planned { effort, kind, plan, cost_ns } = planned;
         let number = self.first + self.batches.len() as u64;
         let mut encoding = Encoding {
             connection,
@@ -137,6 +140,7 @@ impl EncodingQueue {
             length: fields.length as usize,
             raw,
             effort,
+            kind,
             tally: plan.tally,
             cost_ns,
             index: Vec::new(),
@@ -217,22 +221,15 @@ impl EncodingQueue {
 }
 
 impl Outbound {
-    /// What a batch is to become, with what effort, and what it cost to find out; for others to carry out. `None`: it is
-    /// better carried as it is.
-    pub(super) fn plan(
-        &mut self,
-        data: &[u8],
-        drain: u64,
-        clock: &impl Clock,
-    ) -> Option<(Effort, BatchPlan, u64)> {
-        let ahead = self.encoding.ahead().map(|(bytes, effort)| self.policy.expected_ns(effort, bytes)).sum();
-        // All workers together do as much in that time; what they have been given already comes first.
-        let spare = drain.saturating_mul(self.encoding.workers().into()).saturating_sub(ahead);
-        let effort = self.policy.choose(data.len(), spare);
+    /// What a batch is to become; for others to carry out. `None`: it is better carried as it is.
+    pub(super) fn plan(&mut self, data: &[u8], clock: &impl Clock) -> Option<Planned> {
         let began = clock.now();
+        let kind = self.policy.looks().then(|| self.encoder.look(data));
+        let effort = self.policy.choose(data.len(), kind);
         let plan = self.encoder.plan(data, &self.spans, effort).ok()?;
-        let cost_ns = u64::try_from(clock.now().since(began).as_nanos()).unwrap_or(u64::MAX);
-        Some((effort, plan, cost_ns))
+        let cost_ns = clock.now().nanos_since(began);
+        self.times.encoded(cost_ns, true);
+        Some(Planned { effort, kind, plan, cost_ns })
     }
 
     /// The next piece of encoding for a worker.
@@ -241,11 +238,12 @@ impl Outbound {
     }
 
     /// A worker has done a job. True: more may be read than before.
-    pub fn job_done(&mut self, done: Done) -> bool {
+    pub fn job_done(&mut self, done: Done, now: Instant) -> bool {
         let Outcome::Encoded(frame, tally) = done.outcome else { return false };
         let was_full = self.encoding.is_full();
+        self.times.encoded(done.cost_ns, false);
         self.encoding.done(done.ticket, frame, &tally, done.cost_ns);
-        self.send_encoded();
+        self.send_encoded(now);
         was_full && !self.encoding.is_full()
     }
 
@@ -256,15 +254,29 @@ impl Outbound {
     }
 
     /// Batches that have been encoded leave, each as whatever is shorter.
-    pub(super) fn send_encoded(&mut self) {
+    pub(super) fn send_encoded(&mut self, now: Instant) {
         while let Some(encoding) = self.encoding.next_encoded() {
-            let Encoding { connection, sequence, length, raw, effort, tally, cost_ns, index, parts, .. } =
-                encoding;
+            let Encoding {
+                connection,
+                sequence,
+                length,
+                raw,
+                effort,
+                kind,
+                tally,
+                cost_ns,
+                index,
+                parts,
+                ..
+            } = encoding;
             let fruitless = tally.is_fruitless(length);
             let choice = if fruitless { Choice::Raw(RawReason::Fruitless) } else { Choice::Structured };
-            self.policy.observe(effort, choice, &tally, cost_ns);
+            self.policy.observe(effort, kind, choice, &tally, cost_ns);
             if fruitless {
                 self.bytes.raw += length as u64;
+                if let Some(sending) = self.connections.get_mut(&connection) {
+                    sending.became(sequence, Vec::new(), raw.len() as u64, now);
+                }
                 self.enqueue((Lane::Connection(connection), sequence), raw);
                 continue;
             }
@@ -276,7 +288,7 @@ impl Outbound {
             }
             encoded += index.len();
             if let Some(sending) = self.connections.get_mut(&connection) {
-                sending.became(sequence, keys, encoded as u64);
+                sending.became(sequence, keys, encoded as u64, now);
             }
             let lane = Lane::Connection(connection);
             let header =

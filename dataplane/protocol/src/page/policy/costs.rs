@@ -1,0 +1,175 @@
+//! What encoding costs and what it yields, learned for each effort and kind of batch.
+
+use super::super::Effort;
+use super::super::sample::Kind;
+
+/// Batches without a measurement after which an effort is tried again; doubled by each try without success.
+const EXPLORE_AFTER: u64 = 64;
+/// Longest such wait: a gibibyte of guest memory.
+const EXPLORE_AFTER_MAX: u64 = 4096;
+/// A sample above the estimate counts for at most this many times it: one stalled batch says little.
+const OUTLIER: f64 = 4.0;
+/// An estimate that is this many batches old is as good as none: a new sample counts for half.
+const STALE_AFTER: u64 = 32;
+/// A try that came to less than this of what was believed was a success.
+const SUCCESS: f64 = 0.7;
+
+/// What is known of one effort for one kind of batch.
+#[derive(Clone, Copy, Debug)]
+struct Cell {
+    /// Nanoseconds a guest byte, once they have been measured.
+    cost: Option<f64>,
+    /// About the least that was measured, slowly forgotten.
+    best: f64,
+    /// Encoded bytes a guest byte.
+    ratio: f64,
+    /// The batch of the last measurement or try.
+    tried_at: u64,
+    explore_after: u64,
+}
+
+impl Cell {
+    fn learn(&mut self, cost: f64, ratio: f64, now: u64) {
+        let stale = now - self.tried_at > STALE_AFTER;
+        let Some(believed) = self.cost else {
+            (self.cost, self.best, self.ratio, self.tried_at) = (Some(cost), cost, ratio, now);
+            return;
+        };
+        // Dearer is believed sooner than cheaper, as it is what could make the link wait; much cheaper at once, as no work is
+        // done in less time than it takes.
+        let much_cheaper = cost < believed * SUCCESS;
+        let weight = match (stale || much_cheaper, cost > believed) {
+            (true, _) => 0.5,
+            (false, true) => 0.25,
+            (false, false) => 0.125,
+        };
+        self.cost = Some(believed + weight * (cost.min(believed * OUTLIER) - believed));
+        self.best = if cost < self.best { cost } else { self.best + (cost - self.best) / 16.0 };
+        self.ratio += weight * (ratio - self.ratio);
+        self.tried_at = now;
+        if much_cheaper {
+            self.explore_after = EXPLORE_AFTER;
+        }
+    }
+}
+
+/// The efforts of a session, weakest first, and what is known of them.
+#[derive(Clone, Debug)]
+pub(super) struct Costs {
+    efforts: Vec<Effort>,
+    cells: Vec<[Cell; Kind::COUNT]>,
+    /// How much dearer this core is than the guesses, of late and at its best; 1 until something was measured.
+    slow: f64,
+    slow_best: f64,
+    measured: bool,
+}
+
+impl Costs {
+    pub(super) fn new(efforts: Vec<Effort>) -> Self {
+        let cell = |effort, kind| Cell {
+            cost: None,
+            best: 0.0,
+            ratio: ratio_guess(effort, kind),
+            tried_at: 0,
+            explore_after: EXPLORE_AFTER,
+        };
+        let cells = efforts.iter().map(|effort| Kind::ALL.map(|kind| cell(*effort, kind))).collect();
+        Self { efforts, cells, slow: 1.0, slow_best: 1.0, measured: false }
+    }
+
+    pub(super) fn efforts(&self) -> &[Effort] {
+        &self.efforts
+    }
+
+    /// Whether anything has been measured yet.
+    pub(super) fn are_guesses(&self) -> bool {
+        !self.measured
+    }
+
+    /// Nanoseconds a guest byte: expected, or as good as they have been.
+    pub(super) fn cost(&self, at: usize, kind: Kind, at_best: bool) -> f64 {
+        let effort = self.efforts[at];
+        if effort == Effort::Raw {
+            return 0.0;
+        }
+        let cell = &self.cells[at][kind.index()];
+        match (cell.cost, at_best) {
+            (Some(cost), false) => cost,
+            // Another effort may have shown meanwhile how fast this core can be.
+            (Some(_), true) => cell.best.min(cost_guess(effort, kind) * self.slow_best),
+            (None, false) => cost_guess(effort, kind) * self.slow,
+            (None, true) => cost_guess(effort, kind) * self.slow_best,
+        }
+    }
+
+    /// Expected encoded bytes a guest byte.
+    pub(super) fn ratio(&self, at: usize, kind: Kind) -> f64 {
+        let effort = self.efforts[at];
+        let own = &self.cells[at][kind.index()];
+        if effort == Effort::Raw || own.cost.is_some() {
+            return own.ratio;
+        }
+        // Batches that shrank more than was guessed with one effort do so with another.
+        let known = |at: &usize| self.cells[*at][kind.index()].cost.is_some();
+        match (0..at).rev().chain(at + 1..self.efforts.len()).find(known) {
+            Some(other) => {
+                let guessed = ratio_guess(self.efforts[other], kind);
+                own.ratio * self.cells[other][kind.index()].ratio / guessed.max(0.01)
+            }
+            None => own.ratio,
+        }
+    }
+
+    /// Whether it is time to try an effort that is not in use; if so, it counts as tried.
+    pub(super) fn is_due(&mut self, at: usize, kind: Kind, now: u64) -> bool {
+        let cell = &mut self.cells[at][kind.index()];
+        if now - cell.tried_at < cell.explore_after {
+            return false;
+        }
+        cell.tried_at = now;
+        cell.explore_after = (cell.explore_after * 2).min(EXPLORE_AFTER_MAX);
+        true
+    }
+
+    /// A batch of this kind took so many nanoseconds, and so many encoded bytes, a guest byte.
+    pub(super) fn learn(&mut self, at: usize, kind: Kind, cost: f64, ratio: f64, now: u64) {
+        let factor = cost / cost_guess(self.efforts[at], kind);
+        // A core that is slow at one codec is slow at the others: do not find out the dear way.
+        if self.measured {
+            self.slow += (factor.min(self.slow * OUTLIER) - self.slow) / 8.0;
+            let best = self.slow_best;
+            self.slow_best = if factor < best { factor } else { best + (factor - best) / 16.0 };
+        } else {
+            (self.slow, self.slow_best, self.measured) = (factor, factor, true);
+        }
+        self.cells[at][kind.index()].learn(cost, ratio.min(1.0), now);
+    }
+
+    /// Expected cost in nanoseconds a guest byte, if it has been measured.
+    #[cfg(test)]
+    pub(super) fn measured(&self, effort: Effort, kind: Kind) -> Option<f64> {
+        let at = self.efforts.iter().position(|known| *known == effort)?;
+        self.cells[at][kind.index()].cost
+    }
+}
+
+/// Nanoseconds a guest byte until the first measurement: an ordinary server core. What shrinks well is read more than it is
+/// searched.
+fn cost_guess(effort: Effort, kind: Kind) -> f64 {
+    let share = kind.share();
+    match effort {
+        Effort::Raw => 0.0,
+        Effort::Lz4 => 0.4 + 1.8 * share,
+        // From about 10 on each level costs a quarter to a half more than the one below.
+        Effort::Zstd { level } => (0.9 + 3.4 * share) * 1.25f64.powi(level - 1),
+    }
+}
+
+/// Encoded bytes a guest byte until the first measurement.
+fn ratio_guess(effort: Effort, kind: Kind) -> f64 {
+    match effort {
+        Effort::Raw => 1.0,
+        Effort::Lz4 => kind.share(),
+        Effort::Zstd { level } => kind.share() * (0.8 - 0.01 * f64::from(level.clamp(-5, 22))),
+    }
+}

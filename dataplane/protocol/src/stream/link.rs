@@ -1,0 +1,168 @@
+//! How fast the link between two gateways takes encoded bytes, and whether it is what holds them up.
+//!
+//! What is delivered in a time says how fast the link is only while the link is the bottleneck; otherwise it says how fast the
+//! source, the codec or the far hypervisor is. BBR discounts samples that the application limited (Cardwell et al., ACM Queue
+//! 14-5); here an interval counts as the link's only if the hypervisor had to wait for long in it *and* every frame took clearly
+//! longer than the shortest round trip. It is the least delay that tells a standing queue from a burst (Nichols and Jacobson,
+//! "Controlling queue delay", ACM Queue 10-5): of acknowledgements that come in clumps the last has waited for none.
+
+use super::pace::{
+    BATCH_TIME, BATCHES_MIN, DRAIN_MIN, GAIN, GAIN_GROWING, GROWTH, GROWTH_PATIENCE, Highest, INTERVAL_MIN,
+    RATE_AGE, RATE_AGE_ROUND_TRIPS, RoundTrip, bytes_in,
+};
+use crate::limits::{BATCH_BYTES_MAX, BATCH_BYTES_MIN, CARRY_BYTES_MAX, SEND_WINDOW_BYTES_START};
+use crate::time::Instant;
+use std::time::Duration;
+
+/// Frames that take longer than this share of the shortest round trip, and this much longer, stood in a queue.
+const QUEUE_SHARE: f64 = 1.25;
+const QUEUE_MIN: Duration = Duration::from_micros(500);
+/// A rate so many times the usual one is no burst of acknowledgements: the window has grown.
+const BURST: f64 = 1.4;
+/// For so much of an interval the hypervisor has to wait for it to be the link's.
+const HELD_UP_SHARE: f64 = 0.15;
+
+/// The estimates of the link that a session's streams share.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Link {
+    round_trip: RoundTrip,
+    /// For the window: what the link did at its best, of late.
+    highest: Highest,
+    /// For the choice of efforts: what it does, bytes a second.
+    usual: Option<f64>,
+    /// Intervals since it grew.
+    still: u32,
+    /// The present interval: when it began, what had been delivered by then, how long the quickest frame took.
+    since: Option<Instant>,
+    base: u64,
+    delay: Option<Duration>,
+    /// How long the hypervisor waited.
+    held_up: Duration,
+    /// In this interval the far hypervisor was behind with taking what had been verified.
+    behind: bool,
+    /// Intervals so far that were the link's.
+    limited: u64,
+}
+
+impl Link {
+    /// Something is sent that was not read for so long because too much was under way.
+    pub(super) fn sent(&mut self, held_up: Duration, now: Instant) {
+        self.since.get_or_insert(now);
+        self.held_up += held_up;
+    }
+
+    /// The far hypervisor is behind: what is late now is not the link's doing.
+    pub(super) fn far_side_is_behind(&mut self) {
+        self.behind = true;
+    }
+
+    /// What was sent at `sent_at` has been verified, `delivered` encoded bytes in all since the beginning.
+    pub(super) fn delivered(&mut self, sent_at: Instant, delivered: u64, now: Instant) {
+        self.round_trip.add(sent_at, now);
+        let delay = now.since(sent_at);
+        let delay = self.delay.map_or(delay, |least| least.min(delay));
+        self.delay = Some(delay);
+        let Some(since) = self.since else { return };
+        let elapsed = now.since(since);
+        let round_trip = self.round_trip().unwrap_or_default();
+        if delivered == self.base || elapsed < INTERVAL_MIN.max(round_trip) {
+            return;
+        }
+        let rate = delivered.saturating_sub(self.base) as f64 / elapsed.as_secs_f64();
+        let queued = round_trip.mul_f64(QUEUE_SHARE).max(round_trip + QUEUE_MIN);
+        let held_up = self.held_up > elapsed.mul_f64(HELD_UP_SHARE);
+        let limited = held_up && !self.behind && delay > queued;
+        let grown = self.highest.get().is_none_or(|best| rate > best as f64 * GROWTH);
+        self.still = if grown { 0 } else { self.still.saturating_add(1) };
+        if limited || self.highest.get().is_none_or(|best| rate > best as f64) {
+            self.highest.add(rate as u64, now, RATE_AGE.max(round_trip * RATE_AGE_ROUND_TRIPS));
+        }
+        self.usual = Some(match self.usual {
+            None => rate,
+            // It is at least as fast as it has just been, unless that was a burst. That it was slower may also be because there
+            // was nothing to send for a while, which is believed only when it happens again and again.
+            Some(usual) if rate > usual * BURST => usual + (rate - usual) / 2.0,
+            Some(usual) if rate > usual => usual + (rate - usual) / 4.0,
+            Some(usual) if limited && rate * 2.0 < usual => usual + (rate - usual) / 4.0,
+            Some(usual) if limited => usual + (rate - usual) / 16.0,
+            Some(usual) => usual,
+        });
+        self.limited += u64::from(limited);
+        (self.since, self.base) = (Some(now), delivered);
+        (self.delay, self.held_up, self.behind) = (None, Duration::ZERO, false);
+    }
+
+    /// Shortest recent round trip.
+    pub(super) fn round_trip(&self) -> Option<Duration> {
+        self.round_trip.shortest
+    }
+
+    /// Bytes a second that it is known to take; it may take more while [`Link::limited`] does not grow.
+    pub(super) fn rate(&self) -> Option<f64> {
+        self.usual
+    }
+
+    /// Intervals so far in which it was what held bytes up.
+    pub(super) fn limited(&self) -> u64 {
+        self.limited
+    }
+
+    /// Encoded bytes that may be under way: when what is read begins to shrink less, guest bytes that were few on the link
+    /// become many.
+    pub(super) fn window(&self) -> u64 {
+        match (self.highest.get(), self.round_trip()) {
+            (Some(rate), Some(round_trip)) => {
+                // As many batches as in a connection's window.
+                let batch = bytes_in(rate, BATCH_TIME).clamp(BATCH_BYTES_MIN, BATCH_BYTES_MAX as u64);
+                let least = BATCHES_MIN * (batch + CARRY_BYTES_MAX as u64);
+                let gain = if self.still < GROWTH_PATIENCE { GAIN_GROWING } else { GAIN };
+                bytes_in(rate, (round_trip * gain).max(DRAIN_MIN)).max(least)
+            }
+            _ => SEND_WINDOW_BYTES_START,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ms(ms: u64) -> Instant {
+        Instant::START.after(Duration::from_millis(ms))
+    }
+
+    /// `rounds` intervals of 50 ms that deliver `bytes` each, of frames that took `delay_ms`.
+    fn run(link: &mut Link, from: u64, rounds: u64, bytes: u64, delay_ms: u64, held_up: bool) {
+        for round in from..from + rounds {
+            let at = 1000 + round * 50;
+            link.sent(Duration::from_millis(if held_up { 30 } else { 0 }), ms(at));
+            link.delivered(ms(at + 50 - delay_ms), link.base + bytes, ms(at + 50));
+        }
+    }
+
+    #[test]
+    fn a_slow_source_says_nothing_about_the_link() {
+        let mut link = Link::default();
+        run(&mut link, 0, 20, 1_000_000, 40, true);
+        run(&mut link, 20, 200, 1_000, 40, false);
+        assert!((link.rate().unwrap() - 20e6).abs() < 1e6, "{:?}", link.rate());
+    }
+
+    #[test]
+    fn a_window_that_is_too_small_is_not_the_link() {
+        let mut link = Link::default();
+        run(&mut link, 0, 20, 1_000_000, 40, true);
+        assert_eq!(link.limited(), 0, "no queue");
+        run(&mut link, 20, 20, 1_000_000, 50 + 20, true);
+        assert!(link.limited() >= 19, "{}", link.limited());
+    }
+
+    #[test]
+    fn a_link_that_became_slower_is_noticed() {
+        let mut link = Link::default();
+        run(&mut link, 0, 20, 1_000_000, 40, true);
+        run(&mut link, 20, 40, 100_000, 70, true);
+        assert!((link.rate().unwrap() - 2e6).abs() < 5e5, "{:?}", link.rate());
+        assert!(link.window() <= SEND_WINDOW_BYTES_START, "{}", link.window());
+    }
+}
