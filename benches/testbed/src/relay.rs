@@ -76,6 +76,8 @@ struct Shared {
     /// Bytes a second that all streams together may move; 0: no limit. Takes effect at once.
     rate: AtomicUsize,
     closed: AtomicBool,
+    /// New streams do not get through for now.
+    dark: AtomicBool,
     streams: AtomicUsize,
     sockets: Mutex<Vec<TcpStream>>,
 }
@@ -103,6 +105,7 @@ impl Relay {
             fault: Mutex::new(Box::new(fault)),
             rate: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
+            dark: AtomicBool::new(false),
             streams: AtomicUsize::new(0),
             sockets: Mutex::default(),
         });
@@ -124,6 +127,27 @@ impl Relay {
     /// Streams that ever were.
     pub fn streams_ever(&self) -> usize {
         self.shared.streams.load(Ordering::Relaxed)
+    }
+
+    /// Cuts one stream that is open, `choice` says which. False: there is none.
+    pub fn cut_one(&self, choice: usize) -> bool {
+        let mut sockets = self.shared.sockets();
+        while !sockets.is_empty() {
+            let index = choice % sockets.len();
+            // One that has ended by itself says so, and is none to cut.
+            if sockets.swap_remove(index).shutdown(Shutdown::Both).is_ok() {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Cuts every stream, and lets no new one through until it is told otherwise.
+    pub fn set_dark(&self, dark: bool) {
+        self.shared.dark.store(dark, Ordering::SeqCst);
+        if dark {
+            self.shared.cut_all();
+        }
     }
 
     /// Cuts every stream and lets no new one through.
@@ -151,6 +175,10 @@ impl Shared {
 
     fn end_all(&self) {
         self.closed.store(true, Ordering::SeqCst);
+        self.cut_all();
+    }
+
+    fn cut_all(&self) {
         for socket in self.sockets().drain(..) {
             // It may have ended by itself.
             let _ = socket.shutdown(Shutdown::Both);
@@ -164,6 +192,9 @@ fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
             return;
         }
         let Ok(near) = near else { continue };
+        if shared.dark.load(Ordering::SeqCst) {
+            continue;
+        }
         // A gateway that is gone: whoever dialled sees its stream closed.
         let Ok(far) = TcpStream::connect(shared.to) else { continue };
         let stream = shared.streams.fetch_add(1, Ordering::Relaxed);
@@ -284,6 +315,27 @@ mod tests {
         let cut = frame(3, b"cut here")[..HEADER_BYTES + 1].to_vec();
         assert_eq!(arrived, [frame(1, b"as it is"), frame(2, b"c"), cut].concat());
         assert_eq!(relay.streams_ever(), 1);
+    }
+
+    #[test]
+    fn streams_are_cut_one_by_one_and_come_back_when_it_is_light_again() {
+        let (relay, mut near, _far) = joined(|_| Fate::Passes);
+        assert!(relay.cut_one(7));
+        let mut rest = Vec::new();
+        assert_eq!(near.read_to_end(&mut rest).unwrap_or(0), 0);
+        relay.set_dark(true);
+        let address = relay.peer();
+        let address = address.strip_prefix("tcp:").unwrap();
+        let mut dark = TcpStream::connect(address).unwrap();
+        assert_eq!(dark.read_to_end(&mut rest).unwrap_or(0), 0);
+        assert_eq!(relay.streams_ever(), 1);
+        relay.set_dark(false);
+        let again = TcpStream::connect(address).unwrap();
+        crate::wait::until("another stream", Duration::from_secs(10), || {
+            Ok((relay.streams_ever() == 2).then_some(()))
+        })
+        .unwrap();
+        drop(again);
     }
 
     #[test]

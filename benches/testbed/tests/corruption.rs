@@ -321,7 +321,9 @@ fn matching(whole: &[u8], part: &[u8]) -> usize {
 #[test]
 fn a_last_frame_with_a_damaged_length_is_not_awaited() -> Result<()> {
     Scratch::with_logs(|scratch| {
-        let start = |name: &str| Gateway::start(scratch, name, &GatewayOptions::plaintext());
+        let one =
+            GatewayOptions { extra: vec!["--streams-max".into(), "1".into()], ..GatewayOptions::plaintext() };
+        let start = |name: &str| Gateway::start(scratch, name, &one);
         let (a, b) = (start("gateway-a")?, start("gateway-b")?);
         let mut damaged = false;
         let relay = Relay::start(b.peer()?, move |passing| {

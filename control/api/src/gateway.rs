@@ -34,6 +34,20 @@ pub struct GatewayInfo {
     /// How its streams are protected; `null` from gateways before API version 3.
     #[serde(default)]
     pub security: Option<Security>,
+    /// How many streams it has to each peer, and how they are paced; `null` from gateways that do not say.
+    #[serde(default)]
+    pub streams: Option<StreamBounds>,
+}
+
+/// Streams to each peer gateway.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamBounds {
+    /// As many as there are at first.
+    pub least: u32,
+    /// As many as there may be while more help, unless a session asks for more.
+    pub most: u32,
+    /// The congestion control that they ask for: `bbr`, `cubic`, or `system`. A session's record says which they have.
+    pub congestion: String,
 }
 
 fn api_version_default() -> u32 {

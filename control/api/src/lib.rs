@@ -33,9 +33,9 @@ pub use envelope::{
     Id, Incoming, Notification, Request, RequestFault, Response, parse_incoming, parse_request,
 };
 pub use error::{ErrorCode, ErrorData, RpcError};
-pub use gateway::{DrainParams, DrainResult, GatewayInfo, Security};
+pub use gateway::{DrainParams, DrainResult, GatewayInfo, Security, StreamBounds};
 pub use ident::{Digest, IdentError, SessionId, Token};
-pub use label::{Label, LabelError, LabelledEndpoint};
+pub use label::{Label, LabelError, LabelledEndpoint, MIGRATION};
 pub use line::{LineBuffer, LineTooLong, to_line};
 pub use method::Call;
 pub use origin::{Origin, OriginError};

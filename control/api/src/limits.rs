@@ -31,6 +31,9 @@ pub const TENANTS_MAX: usize = 1024;
 
 /// Most lanes a session may ask for.
 pub const LANES_MAX: u32 = 64;
+/// Largest weight of a session: a thousand times the least.
+pub const WEIGHT_MAX: u32 = 1000;
+
 /// Most streams a session may ask for.
 pub const STREAMS_MAX: u32 = 512;
 /// Most hypervisor connections a session may ask for: QEMU's 255 multifd channels, the main one and a preempt one.

@@ -65,12 +65,15 @@ pub struct Reason {
 }
 
 /// Streams of a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct StreamCount {
     /// Open now.
     pub open: u32,
     /// Ever opened, reconnections included.
     pub ever: u32,
+    /// Their congestion controls, as their sockets say, each once.
+    #[serde(default)]
+    pub congestion: Vec<String>,
 }
 
 /// Guest bytes by the codec that carried them.
@@ -182,6 +185,9 @@ pub struct SessionRecord {
     pub encoded_bytes: u64,
     /// Bytes written to streams, everything included.
     pub wire_bytes_sent: u64,
+    /// Of them, bytes that were stuck on one stream and left on another as well.
+    #[serde(default)]
+    pub repeated_bytes: u64,
     /// Bytes read from streams, everything included.
     pub wire_bytes_received: u64,
     /// Pages recognised.

@@ -7,7 +7,7 @@ use crate::ident::{SessionId, Token};
 use crate::label::LabelledEndpoint;
 use crate::limits::{
     CONNECTIONS_MAX, LABELLED_MAX, LANES_MAX, LEVEL_MAX, ORIGINS_MAX, STREAMS_MAX, TENANT_BYTES_MAX,
-    TEXT_BYTES_MAX, TIME_MS_MAX, WATCH_INTERVAL_MS_MIN,
+    TEXT_BYTES_MAX, TIME_MS_MAX, WATCH_INTERVAL_MS_MIN, WEIGHT_MAX,
 };
 use crate::origin::Origin;
 use crate::peers::PeerIdentity;
@@ -44,8 +44,13 @@ pub enum Codec {
 pub struct SessionOptions {
     /// Lanes (ordered codec states) of the session, 1 to 64. Default 4.
     pub lanes: u32,
-    /// Transport connections to the peer gateway, 1 to 512. Default 4.
+    /// Transport connections to the peer gateway at least, 1 to 512; there are more while they help, within the gateway's own
+    /// bounds. Default 1: as many as the gateway has by itself.
     pub streams: u32,
+    /// Its part of a path that sessions share, against theirs, 1 to 1000: one of 200 gets twice what one of 100 does. Default 100,
+    /// which is not said, so that older gateways take it.
+    #[serde(skip_serializing_if = "is_usual_weight")]
+    pub weight: u32,
     /// Whether every batch carries the running BLAKE3. Default true.
     pub digest: bool,
     /// Compression. Default adaptive.
@@ -71,11 +76,19 @@ pub struct SessionOptions {
     pub destination_may_start: bool,
 }
 
+/// The weight of a session that names none.
+const WEIGHT_USUAL: u32 = 100;
+
+fn is_usual_weight(weight: &u32) -> bool {
+    *weight == WEIGHT_USUAL
+}
+
 impl Default for SessionOptions {
     fn default() -> Self {
         Self {
             lanes: 4,
-            streams: 4,
+            streams: 1,
+            weight: WEIGHT_USUAL,
             digest: true,
             codec: Codec::Adaptive,
             level: 3,
@@ -98,6 +111,7 @@ impl SessionOptions {
         let counts = [
             ("lanes", self.lanes, 1, LANES_MAX),
             ("streams", self.streams, 1, STREAMS_MAX),
+            ("weight", self.weight, 1, WEIGHT_MAX),
             ("level", self.level, 0, LEVEL_MAX),
             ("connections_max", self.connections_max, 1, CONNECTIONS_MAX),
         ];

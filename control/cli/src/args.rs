@@ -184,9 +184,12 @@ pub(crate) struct MigrateArgs {
     /// zstd level, 0 to 22; 0 is zstd's own default
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(0..=22))]
     pub(crate) level: u32,
-    /// Transport connections between the gateways, 1 to 512
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=512))]
+    /// Transport connections between the gateways at least, 1 to 512; there are more while they help
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=512))]
     pub(crate) streams: u32,
+    /// Part of a path that sessions share, against theirs, 1 to 1000: 200 gets twice what 100 does
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) weight: u32,
     /// Ordered codec lanes, 1 to 64
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(crate) lanes: u32,

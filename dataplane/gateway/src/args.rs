@@ -1,6 +1,9 @@
 //! The command line.
 
-use crate::limits::{CONNECTIONS_MAX, HOST_SESSIONS_MAX, SESSIONS_MAX, TENANT_SESSIONS_MAX};
+use crate::limits::{
+    CONNECTIONS_MAX, HOST_SESSIONS_MAX, SESSIONS_MAX, STREAMS_DATACENTER, STREAMS_INTERNET,
+    TENANT_SESSIONS_MAX,
+};
 use crate::registry::SessionLimits;
 use clap::{Parser, ValueEnum};
 use novacron_control_api::Endpoint;
@@ -55,6 +58,23 @@ pub(crate) struct Args {
     #[arg(long)]
     pub(crate) unconfined: bool,
 
+    /// What lies between this gateway and its peers: how many streams there are to each, and which congestion control they have
+    #[arg(long, default_value = "internet", value_enum, value_name = "PATH")]
+    pub(crate) path: PathKind,
+
+    /// Streams to a peer at first. 4 over the internet, 32 in a datacenter, unless told otherwise
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=512), value_name = "COUNT")]
+    pub(crate) streams_min: Option<u16>,
+
+    /// Streams to a peer at most, while more of them move more. 16 over the internet, 512 in a datacenter, unless told otherwise
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=512), value_name = "COUNT")]
+    pub(crate) streams_max: Option<u16>,
+
+    /// Congestion control of streams where the system has it. Over the internet bbr, which a loss does not slow down; in a
+    /// datacenter cubic; `system`: whatever the system's default is
+    #[arg(long, value_enum, value_name = "NAME")]
+    pub(crate) congestion: Option<Congestion>,
+
     /// How long running sessions may go on after SIGTERM, as 30s or 500ms; a second SIGTERM ends the gateway at once
     #[arg(long, default_value = "30s", value_parser = duration, value_name = "TIME")]
     pub(crate) drain_timeout: Duration,
@@ -82,6 +102,21 @@ pub(crate) struct Args {
     /// File to which the record of every session is appended, a JSON object a line
     #[arg(long, value_name = "FILE")]
     pub(crate) records: Option<PathBuf>,
+}
+
+/// What lies between two gateways.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PathKind {
+    Internet,
+    Datacenter,
+}
+
+/// A congestion control.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Congestion {
+    Bbr,
+    Cubic,
+    System,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -131,6 +166,31 @@ impl Args {
         Ok(machine.choose(self.shards(), named))
     }
 
+    /// Streams to a peer, least and most.
+    pub(crate) fn streams(&self) -> (usize, usize) {
+        let (min, max) = match self.path {
+            PathKind::Internet => STREAMS_INTERNET,
+            PathKind::Datacenter => STREAMS_DATACENTER,
+        };
+        // Who names one bound alone means the other to fit it.
+        let least = self.streams_min.unwrap_or(self.streams_max.map_or(min, |most| most.min(min)));
+        let most = self.streams_max.unwrap_or(max.max(least));
+        (least.into(), most.into())
+    }
+
+    /// The congestion control of streams; `None`: the system's.
+    pub(crate) fn congestion(&self) -> Option<&'static str> {
+        let by_path = match self.path {
+            PathKind::Internet => Congestion::Bbr,
+            PathKind::Datacenter => Congestion::Cubic,
+        };
+        match self.congestion.unwrap_or(by_path) {
+            Congestion::Bbr => Some("bbr"),
+            Congestion::Cubic => Some("cubic"),
+            Congestion::System => None,
+        }
+    }
+
     /// How many sessions there may be at once, and whose.
     pub(crate) fn session_limits(&self) -> SessionLimits {
         SessionLimits {
@@ -148,6 +208,12 @@ impl Args {
         {
             let (named, shards) = (cpus.len(), self.shards());
             return Err(format!("--cpus names {named} CPUs for {shards} shards: name one each or more"));
+        }
+        let (least, most) = self.streams();
+        if least > most {
+            return Err(format!(
+                "--streams-min {least} is more than --streams-max {most}: give one that is not"
+            ));
         }
         for listen in &self.listen {
             if matches!(listen, Endpoint::Unix(_)) {
@@ -184,6 +250,22 @@ mod tests {
         assert!(parse(&["--insecure-plaintext", "--listen", "unix:/tmp/x"]).check().is_err());
         let both = ["novacron-gateway", "--control", "/c", "--identity", "/i", "--insecure-plaintext"];
         assert!(Args::try_parse_from(both).is_err());
+    }
+
+    #[test]
+    fn streams_are_bounded_by_the_path_or_as_told() {
+        for (args, streams, congestion) in [
+            (&[][..], (4, 16), Some("bbr")),
+            (&["--path", "datacenter"], (32, 512), Some("cubic")),
+            (&["--streams-max", "2"], (2, 2), Some("bbr")),
+            (&["--streams-min", "64", "--congestion", "system"], (64, 64), None),
+            (&["--streams-min", "2", "--streams-max", "8", "--congestion", "cubic"], (2, 8), Some("cubic")),
+        ] {
+            let args = parse(args);
+            assert_eq!((args.streams(), args.congestion()), (streams, congestion));
+        }
+        let why = parse(&["--insecure-plaintext", "--streams-min", "9", "--streams-max", "8"]).check();
+        assert!(why.unwrap_err().contains("--streams-max 8"));
     }
 
     #[test]

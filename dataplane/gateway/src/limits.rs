@@ -65,8 +65,22 @@ pub(crate) const EXPIRY_REPEAT: Duration = Duration::from_secs(3600);
 /// How long dialling a peer or a hypervisor may take.
 pub(crate) const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// First and longest wait between two attempts to reach a peer.
-pub(crate) const REDIAL_WAIT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// First and longest wait between two attempts to reach a peer, before each is made to differ by up to half. The longest leaves
+/// two attempts within the time that a stopped guest may wait ([`protocol::OUTAGE_SWITCHOVER`]).
+pub(crate) const REDIAL_WAIT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
+
+/// Most attempts to dial one peer at once: enough for a few hundred streams within seconds, and few enough for the far side's
+/// [`HANDSHAKES_MAX`].
+pub(crate) const DIALS_MAX: usize = 16;
+
+/// How often it is looked whether a peer has as many streams as help.
+pub(crate) const COUNT_LOOK: Duration = Duration::from_millis(50);
+
+/// Streams to a peer whose path is the internet's, least and most: a path that is shared.
+pub(crate) const STREAMS_INTERNET: (u16, u16) = (4, 16);
+
+/// Streams to a peer in the same datacentre, least and most: a path of our own, on which every queue has its core.
+pub(crate) const STREAMS_DATACENTER: (u16, u16) = (32, 512);
 
 /// Most streams of one peer at one shard.
 pub(crate) const PEER_STREAMS_MAX: usize = 512;
@@ -88,10 +102,34 @@ pub(crate) const LAST_WORD_WAIT: Duration = Duration::from_secs(2);
 /// leave on another.
 pub(crate) const STREAM_SILENCE_MAX: Duration = Duration::from_secs(10);
 
-/// Bytes that one stream's transport queues before it takes no more frames: what fills the pipe is the kernel's
-/// buffer; what waits here cannot move to another stream.
+/// Bytes that one stream's transport queues before it takes no more frames, where its path is fast: what fills the pipe is the
+/// kernel's buffer; what waits here cannot move to another stream. Slower paths get less (`shard/load.rs`).
 pub(crate) const STREAM_QUEUE_BYTES: usize = 512 * 1024;
 
+/// The least that a stream may queue, here and unsent in the kernel: a few segments, so that it is busy while it is looked at.
+pub(crate) const STREAM_QUEUE_BYTES_MIN: usize = 16 * 1024;
+
+/// Most bytes that wait unsent in the kernel where a stream's rate bounds them: what Linux lets a socket buffer (`tcp_wmem`).
+pub(crate) const UNSENT_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// How often a stream is looked at, at most; each time costs two system calls.
+pub(crate) const STREAM_LOOK_MIN: Duration = Duration::from_millis(1);
+
+/// How soon a stream with something under way is looked at although nothing happened: an eighth of its round trip within this.
+/// Many streams take turns: what one does not notice, others do.
+pub(crate) const STREAM_LOOK: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(50));
+
+/// How much sooner another stream must deliver a frame for it to be left to it: less is not worth waking it.
+pub(crate) const SOONER_MIN: Duration = Duration::from_millis(2);
+
+/// How long a stream that could carry nothing of what waited is passed over.
+pub(crate) const FRUITLESS_WAIT: Duration = Duration::from_millis(10);
+
+const _: () = assert!(
+    STREAM_QUEUE_BYTES_MIN < STREAM_QUEUE_BYTES && STREAM_LOOK_MIN.as_nanos() < STREAM_LOOK.0.as_nanos()
+);
+const _: () = assert!(DIALS_MAX * 2 <= HANDSHAKES_MAX && STREAMS_DATACENTER.1 as usize <= PEER_STREAMS_MAX);
+const _: () = assert!(REDIAL_WAIT.1.as_millis() * 3 <= protocol::OUTAGE_SWITCHOVER.as_millis());
 const _: () = assert!(REDIAL_WAIT.0.as_millis() < REDIAL_WAIT.1.as_millis());
 
 /// Memory for frames of all shards together, for sending and the same again for receiving. Sessions are held far

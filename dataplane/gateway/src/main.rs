@@ -26,7 +26,7 @@ use args::Args;
 use clap::Parser;
 use control::{Calls, Server};
 use limits::{POOL_BYTES, PROMISED_BYTES};
-use novacron_control_api::{Endpoint, Reason, Timestamp};
+use novacron_control_api::{Endpoint, Reason, StreamBounds, Timestamp};
 use novacron_protocol::wire::{Identity, gateway_named};
 use novacron_transport::shard::{RuntimeConfig, Shutdown, Topology, run_shards, shutdown_on_signals, spawn};
 use novacron_transport::{Address, Listener, privacy};
@@ -111,6 +111,8 @@ fn serve(args: Args) -> Result<(), String> {
         trust: protection.trust(),
         pool_bytes: POOL_BYTES / count.max(1),
         promised_bytes: PROMISED_BYTES / count.max(1),
+        streams: args.streams(),
+        congestion: args.congestion(),
         shards: handles.clone(),
     };
     let (bound, listening) = sync_channel(1);
@@ -148,6 +150,11 @@ fn serve(args: Args) -> Result<(), String> {
         shards: handles.clone(),
         protection: Arc::clone(&protection),
         listen,
+        streams: StreamBounds {
+            least: args.streams().0 as u32,
+            most: args.streams().1 as u32,
+            congestion: args.congestion().unwrap_or("system").to_owned(),
+        },
         started_at,
         started: Instant::now(),
     };

@@ -41,6 +41,7 @@ pub(crate) fn asked(open: &SessionOpen) -> SessionRecord {
         guest_bytes: 0,
         encoded_bytes: 0,
         wire_bytes_sent: 0,
+        repeated_bytes: 0,
         wire_bytes_received: 0,
         pages: 0,
         zero_pages: 0,
@@ -70,7 +71,8 @@ pub(crate) fn update(record: &mut SessionRecord, session: &Session) {
         record.reason = Some(api::Reason { code, message });
     }
     let (open, ever) = session.streams();
-    record.streams = StreamCount { open: u32::try_from(open).unwrap_or(u32::MAX), ever };
+    let congestion = std::mem::take(&mut record.streams.congestion);
+    record.streams = StreamCount { open: u32::try_from(open).unwrap_or(u32::MAX), ever, congestion };
 
     let source = record.role == Role::Source;
     let (out, back) = match source {
@@ -110,6 +112,7 @@ pub(crate) fn update(record: &mut SessionRecord, session: &Session) {
     let bytes = session.outbound().bytes();
     record.encoded_bytes = bytes.encoded;
     record.wire_bytes_sent = bytes.wire;
+    record.repeated_bytes = bytes.repeated;
     record.wire_bytes_received = session.received_bytes();
     record.codec = CodecBytes { raw: bytes.raw, lz4: bytes.lz4, zstd: bytes.zstd };
     record.guest_bytes = record

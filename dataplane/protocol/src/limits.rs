@@ -36,6 +36,23 @@ pub const HELLO_AUTH_MAX: usize = 4096;
 
 // ---- sessions -----------------------------------------------------------------------------------------------
 
+/// Guest bytes that have crossed the path and wait there behind a missing frame do not count as under way, up to this many
+/// windows of them: the recovery of a loss takes a round trip or two, and one that a timer has to notice some more.
+pub const HOLE_WINDOWS: u64 = 3;
+
+/// Most frames that are stuck on one stream and wait for another: a hole is a frame and its parts.
+pub const REPEATS_WAITING_MAX: usize = LANES_MAX as usize + 1;
+
+/// Of what is sent, one byte in this many may be repeated because it is stuck, beside [`REPEATED_BYTES_FREE`]: where more is
+/// stuck the path is at its end, and repetitions would only take more of it.
+pub const REPEATED_SHARE: u64 = 20;
+
+/// Bytes that may be repeated whatever was sent: a stall may come first.
+pub const REPEATED_BYTES_FREE: u64 = 1024 * 1024;
+
+/// The least time after which a frame that others overtook is stuck: a loaded machine is late by milliseconds.
+pub const STUCK_MIN: Duration = Duration::from_millis(20);
+
 /// Most page lanes of a session. Each costs a decoder; more than this many cores share no session.
 pub const LANES_MAX: u16 = 64;
 

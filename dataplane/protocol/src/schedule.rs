@@ -44,6 +44,13 @@ impl SendQueue {
         Some(key)
     }
 
+    /// The next small frame.
+    pub(crate) fn pop_small(&mut self) -> Option<FrameKey> {
+        let (key, bytes) = self.small.pop_front()?;
+        self.bytes -= bytes;
+        Some(key)
+    }
+
     /// Bytes that wait.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
@@ -67,8 +74,10 @@ mod tests {
         }
         queue.push_again(key(9), 100_000);
         assert_eq!(queue.bytes(), 304_146);
+        assert_eq!(queue.pop_small().map(|key| key.1), Some(1));
+        queue.push(key(1), 50);
         let order: Vec<u64> = std::iter::from_fn(|| queue.pop()).map(|key| key.1).collect();
-        assert_eq!(order, [9, 1, 3, 0, 2]);
+        assert_eq!(order, [9, 3, 1, 0, 2]);
         assert_eq!((queue.bytes(), queue.is_empty()), (0, true));
     }
 }

@@ -43,7 +43,7 @@ fn take(session: &mut Session, stream: StreamId, frame: Bytes) {
 /// Carries every waiting frame from one side to the other; returns their kinds.
 fn carry(from: &mut Session, to: &mut Session, stream: StreamId) -> Vec<Kind> {
     let mut kinds = Vec::new();
-    while let Some(frame) = from.next_frame(stream) {
+    while let Some(frame) = from.next_frame(stream, NOW) {
         kinds.push(FrameHeader::read(&frame).unwrap().kind);
         take(to, stream, frame);
     }
@@ -54,8 +54,8 @@ fn carry(from: &mut Session, to: &mut Session, stream: StreamId) -> Vec<Kind> {
 fn prove(source: &mut Session, destination: &mut Session, stream: StreamId) {
     source.stream_opened(stream, ENDS, NOW);
     destination.stream_opened(stream, ENDS, NOW);
-    take(destination, stream, source.next_frame(stream).unwrap());
-    take(source, stream, destination.next_frame(stream).unwrap());
+    take(destination, stream, source.next_frame(stream, NOW).unwrap());
+    take(source, stream, destination.next_frame(stream, NOW).unwrap());
 }
 
 fn open_pair() -> (Session, Session) {
@@ -167,7 +167,7 @@ fn no_bit_of_an_opening_can_be_changed_on_the_way() {
     };
     let mut source = source();
     source.stream_opened(A, ENDS, NOW);
-    let open = source.next_frame(A).unwrap();
+    let open = source.next_frame(A, NOW).unwrap();
     for bit in 0..8 * (open.len() - FRAME_HEADER_BYTES) {
         let mut destination = destination();
         destination.stream_opened(A, ENDS, NOW);
@@ -177,11 +177,11 @@ fn no_bit_of_an_opening_can_be_changed_on_the_way() {
     let mut destination = destination();
     destination.stream_opened(A, ENDS, NOW);
     take(&mut destination, A, open);
-    let accept = destination.next_frame(A).unwrap();
+    let accept = destination.next_frame(A, NOW).unwrap();
     for bit in 0..8 * (accept.len() - FRAME_HEADER_BYTES) {
         let mut source = self::source();
         source.stream_opened(A, ENDS, NOW);
-        source.next_frame(A).unwrap();
+        source.next_frame(A, NOW).unwrap();
         take(&mut source, A, changed(&accept, bit));
         assert!(failure(&source).is_some(), "bit {bit} of the answer");
     }
@@ -206,7 +206,7 @@ fn an_opening_said_twice_opens_once() {
     let (mut source, mut destination) = (Session::source(proposal, NOW), destination());
     source.stream_opened(A, ENDS, NOW);
     destination.stream_opened(A, ENDS, NOW);
-    let open = source.next_frame(A).unwrap();
+    let open = source.next_frame(A, NOW).unwrap();
     for _ in 0..2 {
         take(&mut destination, A, open.clone());
         assert_eq!(destination.config().lanes, 9);
@@ -289,7 +289,7 @@ fn a_session_is_not_resumed_by_who_forgot_it() {
     let mut restarted = destination();
     source.stream_opened(B, ENDS, NOW);
     restarted.stream_opened(B, ENDS, NOW);
-    let open = source.next_frame(B).unwrap();
+    let open = source.next_frame(B, NOW).unwrap();
     assert!(Open::read(&open[FRAME_HEADER_BYTES..]).unwrap().resume);
     take(&mut restarted, B, open);
     assert_eq!(failure(&restarted), Some(ReasonCode::SessionUnknown));
@@ -460,7 +460,7 @@ fn the_way_back_starts_at_sequence_1() {
     carry(&mut source, &mut destination, A);
     write(&mut destination, connection, b"pong");
     let mut sequences = Vec::new();
-    while let Some(frame) = destination.next_frame(A) {
+    while let Some(frame) = destination.next_frame(A, NOW) {
         let header = FrameHeader::read(&frame).unwrap();
         if header.lane == Lane::Connection(connection) {
             sequences.push(header.sequence);
@@ -480,7 +480,7 @@ fn progress_may_be_late_repeated_or_lost() {
         write(&mut source, connection, &noise(1000));
         carry(&mut source, &mut destination, A);
         read(&mut destination, connection);
-        while let Some(frame) = destination.next_frame(A) {
+        while let Some(frame) = destination.next_frame(A, NOW) {
             said.push(frame);
         }
     }
@@ -504,7 +504,7 @@ fn a_lost_stream_loses_nothing() {
     }
     // Every other frame of stream A arrives before it is cut; no word comes back on it.
     let mut lost = 0;
-    while let Some(frame) = source.next_frame(A) {
+    while let Some(frame) = source.next_frame(A, NOW) {
         lost += 1;
         if lost % 2 == 0 {
             take(&mut destination, A, frame);

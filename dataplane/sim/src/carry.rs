@@ -13,7 +13,7 @@ use novacron_protocol::wire::{FRAME_HEADER_BYTES, FrameHeader, Kind, Lane, Reaso
 impl World {
     /// Streams pull: each that has room takes a frame, in turns.
     pub(crate) fn send(&mut self, side: Side) -> Result<bool, String> {
-        let mut moved = false;
+        let (mut moved, now) = (false, self.instant());
         let up: Vec<u32> = self
             .streams
             .iter()
@@ -38,7 +38,7 @@ impl World {
                     None => {
                         let Some(session) = &mut self.gateways[side].session else { continue };
                         let waits = session.has_frames();
-                        let Some(frame) = session.next_frame(StreamId(id)) else { continue };
+                        let Some(frame) = session.next_frame(StreamId(id), now) else { continue };
                         if !waits {
                             return Err(format!("side {side}: a frame came that did not wait"));
                         }
@@ -117,6 +117,14 @@ impl World {
         if !stream.arrives(from, self.now) {
             return Ok(());
         }
+        // The system acknowledges what has come, whether its gateway reads it or not.
+        if let Ok(header) = FrameHeader::read(&frame)
+            && header.lane != Lane::Unordered
+        {
+            let (wait, frame) = (stream.delay, (header.lane, header.sequence));
+            self.after(wait, Happening::Acknowledged { stream: id, from, frame });
+        }
+        let Some(stream) = self.streams.get_mut(&id) else { return Ok(()) };
         match stream.known[to] {
             Known::NotYet => stream.early[to].push(frame),
             Known::Lost => {}
@@ -124,6 +132,17 @@ impl World {
                 self.deliver(id, to, frame)?;
                 self.work(to)?;
             }
+        }
+        Ok(())
+    }
+
+    /// A gateway's system hears that the other's has a frame.
+    pub(crate) fn acknowledged(&mut self, id: u32, from: Side, frame: (Lane, u64)) -> Result<(), String> {
+        let up = self.streams.get(&id).is_some_and(|stream| stream.alive && stream.known[from] == Known::Up);
+        if up && self.gateways[from].session.is_some() {
+            let now = self.instant();
+            self.with_session(from, Cause::Arrived, |session| session.arrived(StreamId(id), &[frame], now))?;
+            return self.work(from);
         }
         Ok(())
     }

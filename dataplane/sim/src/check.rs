@@ -42,6 +42,8 @@ pub enum Cause {
     StreamLost,
     /// A frame came.
     Receive,
+    /// The other side's system has a frame.
+    Arrived,
     /// A hypervisor closed its writing side.
     IngestEnd,
     /// A hypervisor took bytes.
@@ -133,7 +135,15 @@ impl Coverage {
 
 /// Looks at one side after anything was done to it.
 pub(crate) fn bounds(session: &Session, window_of_peer: u64) -> Result<(), String> {
-    use novacron_protocol::limits::BATCHES_UNDER_WAY_MAX;
+    use novacron_protocol::limits::{
+        BATCHES_UNDER_WAY_MAX, FRAME_PAYLOAD_MAX, REPEATED_BYTES_FREE, REPEATED_SHARE, REPEATS_WAITING_MAX,
+    };
+    // What waited when the share was spent may still leave.
+    let sent = session.outbound().bytes();
+    let waiting = (REPEATS_WAITING_MAX * FRAME_PAYLOAD_MAX) as u64;
+    if sent.repeated > REPEATED_BYTES_FREE + sent.wire / REPEATED_SHARE + waiting {
+        return Err(format!("{} of {} bytes were repeated", sent.repeated, sent.wire));
+    }
     let (retained, _) = session.outbound().retained_bytes();
     let mut allowed = 0u64;
     for sending in session.outbound().states() {

@@ -121,6 +121,17 @@ impl World {
                     self.cut(id, None);
                 }
             }
+            Fault::StallOne { time } => {
+                let alive = self.alive();
+                let id = on.or_else(|| (!alive.is_empty()).then(|| *self.random.pick(&alive)));
+                if let Some(stream) = id.and_then(|id| self.streams.get_mut(&id)) {
+                    stream.stall(self.now + time);
+                }
+            }
+            Fault::Pause { side, time } => {
+                self.paused[side] += 1;
+                self.after(time, Happening::Resume { side });
+            }
             Fault::Restart { side, again } => self.restart(side, again),
             Fault::Cancel { side } => {
                 let reason = Reason::new(ReasonCode::Cancelled, "a caller cancelled the session");

@@ -118,6 +118,13 @@ impl Stream {
         Some(Passage { departs, arrives })
     }
 
+    /// Nothing moves until then: what is handed over waits, what is under way has passed.
+    pub(crate) fn stall(&mut self, until: Nanos) {
+        for direction in &mut self.directions {
+            direction.free_at = direction.free_at.max(until);
+        }
+    }
+
     /// A frame has left `side`'s machine.
     pub(crate) fn departed(&mut self, side: Side) {
         if self.alive {

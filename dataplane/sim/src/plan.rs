@@ -32,6 +32,10 @@ pub enum Scenario {
     Unannounced,
     /// One connection is read only after another has made progress, and credit is short.
     Gated,
+    /// Streams stop for a long time without dying, one at a time.
+    Stuck,
+    /// A gateway's machine stands still for a while: its clock jumps.
+    Jump,
 }
 
 /// When a fault strikes.
@@ -58,6 +62,15 @@ pub(crate) enum Fault {
     /// All of them, and none can be opened for a time.
     CutAll {
         dark: Nanos,
+    },
+    /// A stream moves nothing in either direction for so long, and lives.
+    StallOne {
+        time: Nanos,
+    },
+    /// A side's machine stands still for so long, its hypervisors with it.
+    Pause {
+        side: Side,
+        time: Nanos,
     },
     Restart {
         side: Side,
@@ -198,6 +211,11 @@ impl Plan {
             Scenario::Gated,
             Scenario::Gated,
             Scenario::Gated,
+            Scenario::Stuck,
+            Scenario::Stuck,
+            Scenario::Stuck,
+            Scenario::Jump,
+            Scenario::Jump,
         ]);
         Plan::of(scenario, seed, random)
     }
@@ -220,7 +238,15 @@ impl Plan {
 
     /// Whether nothing strikes that could end a session but the loss of streams, for less than its outage.
     pub(crate) fn survivable(&self) -> bool {
-        matches!(self.scenario, Scenario::Calm | Scenario::Cuts | Scenario::Dark | Scenario::Gated)
+        matches!(
+            self.scenario,
+            Scenario::Calm
+                | Scenario::Cuts
+                | Scenario::Dark
+                | Scenario::Gated
+                | Scenario::Stuck
+                | Scenario::Jump
+        )
     }
 
     fn of(scenario: Scenario, seed: u64, random: &mut Random) -> Self {
@@ -345,6 +371,26 @@ impl Plan {
             Scenario::Gated => {
                 self.draw_gates(random);
                 for _ in 0..random.range(0, 3) {
+                    self.faults.push((draw_when(random), cuts(random)));
+                }
+            }
+            Scenario::Stuck => {
+                self.streams = self.streams.max(2);
+                for _ in 0..random.range(1, 5) {
+                    let fault = Fault::StallOne { time: random.spread(10 * MILLISECOND, 30 * SECOND) };
+                    self.faults.push((draw_when(random), fault));
+                }
+                if random.percent(40) {
+                    self.faults.push((draw_when(random), cuts(random)));
+                }
+            }
+            Scenario::Jump => {
+                for _ in 0..random.range(1, 3) {
+                    let time = random.spread(MILLISECOND, 15 * SECOND);
+                    let fault = Fault::Pause { side: random.range(0, 1) as Side, time };
+                    self.faults.push((draw_when(random), fault));
+                }
+                if random.percent(40) {
                     self.faults.push((draw_when(random), cuts(random)));
                 }
             }

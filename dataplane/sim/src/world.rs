@@ -8,9 +8,9 @@ use crate::random::Random;
 use bytes::Bytes;
 use novacron_protocol::session::{Role, Session, State};
 use novacron_protocol::time::Instant;
-use novacron_protocol::wire::{Kind, ReasonCode};
+use novacron_protocol::wire::{Kind, Lane, ReasonCode};
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 
 /// No run lasts longer than this on the virtual clock: every wait of the protocol is far shorter.
 const LIFETIME: Nanos = 3_600 * SECOND;
@@ -35,7 +35,30 @@ pub(crate) enum Happening {
     StreamLost { stream: u32, side: Side },
     Departed { stream: u32, from: Side },
     Arrived { stream: u32, from: Side, frame: Bytes },
+    Acknowledged { stream: u32, from: Side, frame: (Lane, u64) },
     Strike { fault: Fault, on: Option<u32> },
+    Resume { side: Side },
+}
+
+impl Happening {
+    /// On whose machine it happens; `None`: outside of both.
+    fn side(&self) -> Option<Side> {
+        match *self {
+            Happening::Announce { side }
+            | Happening::Write { side, .. }
+            | Happening::Close { side, .. }
+            | Happening::Read { side, .. }
+            | Happening::Tick { side, .. }
+            | Happening::JobDone { side, .. }
+            | Happening::StreamUp { side, .. }
+            | Happening::StreamLost { side, .. } => Some(side),
+            Happening::Departed { from, .. } | Happening::Acknowledged { from, .. } => Some(from),
+            Happening::Arrived { from, .. } => Some(1 - from),
+            Happening::OpenConnection { .. } => Some(SOURCE),
+            Happening::Connected { .. } => Some(DESTINATION),
+            Happening::Dial | Happening::Strike { .. } | Happening::Resume { .. } => None,
+        }
+    }
 }
 
 /// A run that did not hold what was promised.
@@ -82,6 +105,8 @@ pub struct Report {
     pub frames: BTreeMap<String, u64>,
     /// Codec jobs that workers did.
     pub jobs: u64,
+    /// Bytes that were stuck on a stream and left on another as well.
+    pub repeated_bytes: u64,
     /// Things that happened.
     pub steps: u64,
 }
@@ -100,6 +125,9 @@ pub(crate) struct World {
     pub(crate) dark_until: Nanos,
     pub(crate) sent: HashMap<(Side, Kind), u64>,
     pub(crate) sequenced: [u64; 2],
+    /// How many pauses of each side have not ended, and what would have happened there.
+    pub(crate) paused: [u32; 2],
+    held_back: [VecDeque<Happening>; 2],
     pub(crate) sabotaged: bool,
     pub(crate) all_closed: bool,
     pub(crate) report: Report,
@@ -134,6 +162,8 @@ impl World {
             dark_until: 0,
             sent: HashMap::new(),
             sequenced: [0; 2],
+            paused: [0; 2],
+            held_back: Default::default(),
             sabotaged: false,
             all_closed: false,
             report: Report::default(),
@@ -228,6 +258,12 @@ impl World {
     }
 
     fn step(&mut self, happening: Happening) -> Result<(), String> {
+        if let Some(side) = happening.side()
+            && self.paused[side] > 0
+        {
+            self.held_back[side].push_back(happening);
+            return Ok(());
+        }
         match happening {
             Happening::Announce { side } => self.announce(side),
             Happening::OpenConnection { index, incarnation } => self.open_connection(index, incarnation),
@@ -256,7 +292,18 @@ impl World {
                 self.work(from)
             }
             Happening::Arrived { stream, from, frame } => self.arrived(stream, from, frame),
+            Happening::Acknowledged { stream, from, frame } => self.acknowledged(stream, from, frame),
             Happening::Strike { fault, on } => self.strike(fault, on),
+            Happening::Resume { side } => {
+                self.paused[side] -= 1;
+                // What came meanwhile is found all at once, in its order, at a time far later than it was before.
+                while self.paused[side] == 0
+                    && let Some(happening) = self.held_back[side].pop_front()
+                {
+                    self.step(happening)?;
+                }
+                Ok(())
+            }
         }
     }
 
@@ -393,6 +440,12 @@ impl World {
             .iter()
             .filter_map(|gateway| gateway.session.as_ref())
             .map(|session| session.outbound().bytes().guest)
+            .sum();
+        self.report.repeated_bytes = self
+            .gateways
+            .iter()
+            .filter_map(|gateway| gateway.session.as_ref())
+            .map(|session| session.outbound().bytes().repeated)
             .sum();
         for ((_, kind), count) in &self.sent {
             *self.report.frames.entry(format!("{kind:?}")).or_default() += count;

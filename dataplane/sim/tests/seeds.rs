@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What CI runs.
-const SEEDS: u64 = 240;
+const SEEDS: u64 = 1000;
 
 fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
@@ -63,7 +63,7 @@ fn every_seed_keeps_the_promises() {
     let mut coverage = Coverage::default();
     let mut frames: BTreeMap<String, u64> = BTreeMap::new();
     let mut outcomes: BTreeMap<(Scenario, String), u64> = BTreeMap::new();
-    let (mut guest_bytes, mut steps, mut jobs, mut virtual_s) = (0, 0, 0, 0.0);
+    let (mut guest_bytes, mut steps, mut jobs, mut repeated, mut virtual_s) = (0, 0, 0, 0, 0.0);
     let mut failures = Vec::new();
     for (_, scenario, result) in &results {
         match result {
@@ -84,16 +84,18 @@ fn every_seed_keeps_the_promises() {
                 guest_bytes += report.guest_bytes;
                 steps += report.steps;
                 jobs += report.jobs;
+                repeated += report.repeated_bytes;
                 virtual_s += report.ended_ns as f64 / 1e9;
             }
             Err(failure) => failures.push(failure),
         }
     }
     println!(
-        "{} seeds in {:.1} s: {steps} steps, {jobs} codec jobs, {:.1} MB of guest bytes, {:.0} s of virtual time",
+        "{} seeds in {:.1} s: {steps} steps, {jobs} codec jobs, {:.1} MB of guest bytes, {:.1} MB repeated, {:.0} s of virtual time",
         results.len(),
         started.elapsed().as_secs_f64(),
         guest_bytes as f64 / 1e6,
+        repeated as f64 / 1e6,
         virtual_s
     );
     for ((scenario, outcome), count) in &outcomes {
@@ -109,6 +111,7 @@ fn every_seed_keeps_the_promises() {
     assert!(failures.is_empty(), "{} of {} seeds failed, see above", failures.len(), results.len());
     if count >= SEEDS {
         assert!(jobs > 0, "no seed handed out codec work");
+        assert!(repeated > 0, "no seed had a frame that was stuck");
         for kind in "Open Accept Refuse Fail Progress ConnectionOpen Batch Index Part ConnectionEnd"
             .split_whitespace()
         {

@@ -8,6 +8,7 @@ use crate::pool::FrameBuffer;
 use bytes::Bytes;
 use std::fmt;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 /// What a kind of transport can do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,6 +149,23 @@ impl fmt::Display for CloseReason {
 
 impl std::error::Error for CloseReason {}
 
+/// How a stream stands: what is under way on it, and what its path takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Flow {
+    /// Bytes submitted so far that the peer's system has not acknowledged, those that wait in this process included.
+    pub outstanding_bytes: usize,
+    /// Of them, bytes that have not been sent.
+    pub unsent_bytes: usize,
+    /// What the path takes at present, bytes a second: the congestion window in each round trip.
+    pub rate_bytes_per_s: u64,
+    /// Smoothed round trip.
+    pub round_trip: Duration,
+    /// The shortest round trip of late: the path's own, without queues and late machines.
+    pub round_trip_min: Duration,
+    /// Segments sent again since the stream began.
+    pub retransmits: u32,
+}
+
 /// One stream between two gateways. One task owns it: it submits and polls.
 pub trait Transport {
     /// What this kind of transport can do.
@@ -178,4 +196,11 @@ pub trait Transport {
     /// Bytes handed to the operating system or device that the peer's has not acknowledged. Zero where that cannot be
     /// known. Costs a system call on TCP.
     fn unacknowledged_bytes(&self) -> usize;
+
+    /// How the stream stands; `None` where that cannot be known. Costs two system calls on TCP.
+    fn flow(&self) -> Option<Flow>;
+
+    /// How many bytes may wait below this process without being sent; the system may round. Beyond it, frames wait in this
+    /// process.
+    fn bound_unsent(&mut self, bytes: usize);
 }

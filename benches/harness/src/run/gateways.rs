@@ -24,7 +24,8 @@ impl<'a> Gateways<'a> {
     pub(super) fn start(stage: &'a Stage<'a>, contender: &Contender) -> Result<Self> {
         let network = stage.network;
         // Nothing but loopback is without encryption unasked; the lab's link is nobody else's.
-        let extra = vec!["--insecure-plaintext".to_owned()];
+        // The congestion control is the scenario's, as it is for all others.
+        let extra = ["--insecure-plaintext", "--congestion", "system"].map(str::to_owned).to_vec();
         let options = GatewayOptions {
             address: network.destination.address,
             prefix: network.destination.prefix.clone(),

@@ -2,6 +2,7 @@
 
 mod prepare;
 mod progress;
+mod switchover;
 mod transfer;
 
 pub(crate) use prepare::{new_id, random};

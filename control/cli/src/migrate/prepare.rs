@@ -203,6 +203,7 @@ pub(crate) fn open_sessions(
     let options = SessionOptions {
         lanes: args.lanes,
         streams: args.streams,
+        weight: args.weight,
         digest: !args.no_digest,
         codec: args.codec.into(),
         level: args.level,

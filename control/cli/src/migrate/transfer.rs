@@ -8,9 +8,10 @@ use novacron_control_api::Endpoint;
 
 use super::Trouble;
 use super::progress::Progress;
+use super::switchover::Achieved;
 use crate::ends::{End, Ends};
 use crate::limits::{CANCEL_WAIT, POLL, POLL_SHORT, REASON_WAIT};
-use crate::qmp::{MigrationInfo, QmpError, QueryMigrate, is_terminal};
+use crate::qmp::{MigrationInfo, QmpError, QueryMigrate, SwitchoverBandwidth, is_terminal};
 use crate::watch::Watcher;
 
 /// The code of a migration that took longer than its caller allows.
@@ -56,6 +57,7 @@ pub(crate) fn until_completed(
     progress: &mut Progress,
 ) -> Result<MigrationInfo, Trouble> {
     let deadline = Instant::now() + timeout;
+    let mut achieved = Achieved::default();
     loop {
         let qmp = ends.source.qmp()?;
         let info = qmp.execute(QueryMigrate {})?;
@@ -74,7 +76,15 @@ pub(crate) fn until_completed(
             let message = format!("the source had not completed after {} s", timeout.as_secs());
             return Err(Trouble::new(TIMEOUT, message));
         }
-        progress.update(&info, watchers.source.record().as_ref());
+        let record = watchers.source.record();
+        progress.update(&info, record.as_ref());
+        if let Some(avail_switchover_bandwidth) = record.as_ref().and_then(|record| achieved.look(record)) {
+            match qmp.execute(SwitchoverBandwidth { avail_switchover_bandwidth }) {
+                Ok(_) => {}
+                Err(QmpError::Refused { .. }) => achieved.refused(),
+                Err(error) => return Err(error.into()),
+            }
+        }
         // The event of the last change ends this wait at once: the guest stands still.
         qmp.wait_event(POLL)?;
     }

@@ -103,6 +103,20 @@ impl Command for MigrateLimits {
     const ALLOW_OOB: bool = false;
 }
 
+/// `migrate-set-parameters`, what QEMU is to expect of the path once it stops the guest (QEMU 8.2 and later).
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct SwitchoverBandwidth {
+    /// Bytes a second.
+    pub(crate) avail_switchover_bandwidth: u64,
+}
+
+impl Command for SwitchoverBandwidth {
+    type Ok = Empty;
+    const NAME: &'static str = "migrate-set-parameters";
+    const ALLOW_OOB: bool = false;
+}
+
 /// `query-memory-size-summary` (QEMU `qapi/machine.json`).
 #[derive(Debug, Serialize)]
 pub(crate) struct QueryMemory {}

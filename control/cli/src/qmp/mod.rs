@@ -17,7 +17,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub(crate) use commands::{
-    MigrateLimits, MigrationInfo, QueryCpus, QueryMemory, QueryMigrate, QueryStatus, is_terminal,
+    MigrateLimits, MigrationInfo, QueryCpus, QueryMemory, QueryMigrate, QueryStatus, SwitchoverBandwidth,
+    is_terminal,
 };
 
 use crate::limits::{LOOKS_MAX, QMP_ANSWER, QMP_EVENTS_MAX, QMP_GREETING};

@@ -164,9 +164,12 @@ pub(crate) struct OpenArgs {
     /// Page compression between the gateways
     #[arg(long, value_enum, default_value_t = CodecArg::Adaptive)]
     pub(crate) codec: CodecArg,
-    /// Transport connections between the gateways, 1 to 512
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=512))]
+    /// Transport connections between the gateways at least, 1 to 512; there are more while they help
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=512))]
     pub(crate) streams: u32,
+    /// Part of a path that sessions share, against theirs, 1 to 1000: 200 gets twice what 100 does
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) weight: u32,
     /// How long the gateways outlive the loss of every stream, in seconds
     #[arg(long, value_name = "S", default_value_t = 60, value_parser = clap::value_parser!(u64).range(0..=86_400))]
     pub(crate) outage: u64,

@@ -108,6 +108,7 @@ impl<'a> Plan<'a> {
     fn options(&self) -> SessionOptions {
         SessionOptions {
             streams: self.args.streams,
+            weight: self.args.weight,
             codec: self.args.codec.into(),
             outage_ms: self.args.outage * 1000,
             accept_timeout_ms: self.args.accept_timeout * 1000,

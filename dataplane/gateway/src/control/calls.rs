@@ -7,7 +7,8 @@ use crate::shard::{Command, ShardHandle};
 use novacron_control_api::limits::API_VERSION;
 use novacron_control_api::{
     Call, CancelParams, DrainParams, DrainResult, Endpoint, ErrorCode, GatewayInfo, OpenResult, Reason,
-    RpcError, SessionId, SessionList, SessionOpen, SessionRecord, SessionSide, SessionState, Timestamp,
+    RpcError, SessionId, SessionList, SessionOpen, SessionRecord, SessionSide, SessionState, StreamBounds,
+    Timestamp,
 };
 use novacron_protocol::wire::Version;
 use serde_json::Value;
@@ -29,6 +30,7 @@ pub(crate) struct Calls {
     pub(crate) protection: Arc<Protection>,
     /// Where peers reach this gateway, with the ports that the system chose.
     pub(crate) listen: Vec<Endpoint>,
+    pub(crate) streams: StreamBounds,
     pub(crate) started_at: Timestamp,
     pub(crate) started: Instant,
 }
@@ -79,6 +81,7 @@ impl Calls {
             draining: self.registry.is_draining(),
             started_at: self.started_at,
             security: Some(self.protection.security()),
+            streams: Some(self.streams.clone()),
             uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
         }
     }

@@ -1,6 +1,5 @@
 //! Streams that peers dial: accepted and introduced on the first shard, served by the shard of their group.
 
-use super::peer::Stream;
 use super::{Command, Shard, ShardHandle, dial, stream};
 use crate::limits::{HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, PEER_STREAMS_MAX, STRANGER_HANDSHAKES};
 use crate::registry::Registry;
@@ -220,7 +219,7 @@ pub(super) fn adopt(shard: &Rc<Shard>, handshaken: Handshaken) {
     });
     match opened {
         Ok(transport) => {
-            let opened = Stream::new(shard.next_stream(), ends, known);
+            let opened = shard.stream(&transport, ends, known);
             let shard = Rc::clone(shard);
             spawn(async move { stream::serve(&shard, &peer, &opened, transport).await }).detach();
         }

@@ -1,20 +1,25 @@
 //! Keeping streams to a peer that this gateway dials.
 
-use super::peer::{Peer, Stream};
+use super::peer::Peer;
 use super::{Shard, stream, transport_address};
-use crate::limits::{DIAL_TIMEOUT, HANDSHAKE_TIMEOUT, PEER_IDLE, REDIAL_WAIT};
+use crate::clock;
+use crate::limits::{
+    COUNT_LOOK, DIAL_TIMEOUT, DIALS_MAX, HANDSHAKE_TIMEOUT, PEER_IDLE, PEER_STREAMS_MAX, REDIAL_WAIT,
+};
 use crate::trust::{Known, Refused, Trust};
 use novacron_control_api::{Endpoint, ErrorCode, PeerDirection, PeerIdentity};
 use novacron_protocol::session::Ends;
+use novacron_protocol::stream::StreamCount;
 use novacron_protocol::wire::{
     FRAME_HEADER_BYTES, FrameHeader, Hello, HelloAccept, HelloRefuse, Kind, Reason, ReasonCode, gateway_named,
 };
 use novacron_transport::contract::{Event, Transport};
 use novacron_transport::shard::{race, sleep, spawn, timeout};
 use novacron_transport::{OpenSocket, TcpTransport};
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Why no stream to a peer could be made.
 pub(super) enum DialError {
@@ -24,9 +29,54 @@ pub(super) enum DialError {
     Refused(String),
 }
 
-/// Keeps as many streams to `peer` as its sessions want, until nobody has wanted any for a while.
+/// Attempts to dial one peer that are under way, and when the next may begin.
+struct Dialling {
+    under_way: Cell<usize>,
+    wait: Cell<Duration>,
+    retry_at: Cell<Instant>,
+}
+
+impl Dialling {
+    /// A stream was opened.
+    fn succeeded(&self) {
+        self.wait.set(REDIAL_WAIT.0);
+    }
+
+    /// None was: the next attempt waits, longer each time, and not as long as those of other gateways that lost the same path.
+    /// False: others that were under way have failed just now.
+    fn failed(&self) -> bool {
+        let now = Instant::now();
+        if self.retry_at.get() > now {
+            return false;
+        }
+        let wait = self.wait.get();
+        self.retry_at.set(now + jittered(wait, random()));
+        self.wait.set((wait * 2).min(REDIAL_WAIT.1));
+        true
+    }
+}
+
+/// Between half of `wait` and one and a half of it.
+fn jittered(wait: Duration, random: u64) -> Duration {
+    wait / 2 + wait * u32::try_from(random % 1024).unwrap_or_default() / 1024
+}
+
+fn random() -> u64 {
+    let mut bytes = [0; 8];
+    // Without random bytes gateways would only dial together.
+    let _ = getrandom::fill(&mut bytes);
+    u64::from_le_bytes(bytes)
+}
+
+/// Keeps as many streams to `peer` as help, until nobody has wanted any for a while.
 pub(super) async fn keep(shard: Rc<Shard>, peer: Rc<Peer>, endpoint: Endpoint) {
-    let mut wait = REDIAL_WAIT.0;
+    let dialling = Rc::new(Dialling {
+        under_way: Cell::new(0),
+        wait: Cell::new(REDIAL_WAIT.0),
+        retry_at: Cell::new(Instant::now()),
+    });
+    let (min, max) = shard.streams;
+    let mut count = StreamCount::new(min, max, clock::now());
     let mut idle_since = None;
     loop {
         let changed = peer.changed.notified();
@@ -40,30 +90,41 @@ pub(super) async fn keep(shard: Rc<Shard>, peer: Rc<Peer>, endpoint: Endpoint) {
             race(changed, sleep(PEER_IDLE / 10)).await;
             continue;
         }
-        idle_since = None;
-        if peer.stream_count() >= peer.want.get() {
-            changed.await;
-            continue;
+        if idle_since.take().is_some() {
+            count = StreamCount::new(min, max, clock::now());
         }
-        match dial(&shard, &endpoint, peer.expected.as_ref()).await {
-            Ok((transport, ends, known)) => {
-                wait = REDIAL_WAIT.0;
-                let opened = Stream::new(shard.next_stream(), ends, known);
-                let (shard, peer) = (Rc::clone(&shard), Rc::clone(&peer));
-                tracing::debug!(peer = %peer.name, stream = opened.id.0, "stream open");
-                // Known before the next look at how many there are.
-                let serving = {
-                    let opened = Rc::clone(&opened);
-                    async move { stream::serve(&shard, &peer, &opened, transport).await }
-                };
-                spawn(serving).detach();
-                novacron_transport::shard::yield_now().await;
+        count.ask(peer.want.get());
+        let want = count.look(&peer.seen(), clock::now()).min(PEER_STREAMS_MAX);
+        peer.retire_beyond(want);
+        let missing = want.saturating_sub(peer.serving_count() + dialling.under_way.get());
+        if missing > 0 && Instant::now() >= dialling.retry_at.get() {
+            for _ in 0..missing.min(DIALS_MAX.saturating_sub(dialling.under_way.get())) {
+                dialling.under_way.set(dialling.under_way.get() + 1);
+                let (shard, peer, endpoint) = (Rc::clone(&shard), Rc::clone(&peer), endpoint.clone());
+                let dialling = Rc::clone(&dialling);
+                spawn(async move { dial_one(&shard, &peer, &endpoint, &dialling).await }).detach();
             }
-            Err(error) => {
-                report(&peer, &endpoint, &error);
-                race(peer.changed.notified(), sleep(wait)).await;
-                wait = (wait * 2).min(REDIAL_WAIT.1);
+        }
+        race(changed, sleep(COUNT_LOOK)).await;
+    }
+}
+
+/// Dials once, and serves the stream that comes of it.
+async fn dial_one(shard: &Rc<Shard>, peer: &Rc<Peer>, endpoint: &Endpoint, dialling: &Dialling) {
+    let dialled = dial(shard, endpoint, peer.expected.as_ref()).await;
+    dialling.under_way.set(dialling.under_way.get().saturating_sub(1));
+    match dialled {
+        Ok((transport, ends, known)) => {
+            dialling.succeeded();
+            let opened = shard.stream(&transport, ends, known);
+            tracing::debug!(peer = %peer.name, stream = opened.id.0, "stream open");
+            stream::serve(shard, peer, &opened, transport).await;
+        }
+        Err(error) => {
+            if dialling.failed() {
+                report(peer, endpoint, &error);
             }
+            peer.changed.notify();
         }
     }
 }
@@ -160,5 +221,34 @@ pub(super) async fn first_frame<T: Transport>(transport: &mut T) -> Result<bytes
             Event::Writable { .. } => {}
             Event::Closed(reason) => return Err(format!("the stream closed during the handshake: {reason}")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_differ_by_up_to_half() {
+        let wait = Duration::from_millis(1024);
+        let (least, most) = (jittered(wait, 0), jittered(wait, 1023));
+        assert_eq!((least, most), (wait / 2, wait / 2 + Duration::from_millis(1023)));
+        for seed in 0..5000 {
+            assert!((least..=most).contains(&jittered(wait, seed)));
+        }
+    }
+
+    #[test]
+    fn a_round_of_attempts_that_failed_together_waits_once() {
+        let dialling = Dialling {
+            under_way: Cell::new(0),
+            wait: Cell::new(REDIAL_WAIT.0),
+            retry_at: Cell::new(Instant::now()),
+        };
+        assert!(dialling.failed());
+        assert!(!dialling.failed(), "the second of the same round");
+        assert_eq!(dialling.wait.get(), REDIAL_WAIT.0 * 2);
+        dialling.succeeded();
+        assert_eq!(dialling.wait.get(), REDIAL_WAIT.0);
     }
 }

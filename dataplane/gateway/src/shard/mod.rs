@@ -6,11 +6,13 @@ mod codec;
 mod connection;
 mod dial;
 mod idle;
+mod load;
 mod peer;
 mod running;
 mod session;
 mod share;
 mod stream;
+mod turn;
 
 pub(crate) use accept::{Handshaken, Listening, listen};
 pub(crate) use codec::CodecInbox;
@@ -22,7 +24,7 @@ use crate::limits::{
     STREAM_QUEUE_BYTES, STREAM_SILENCE_MAX,
 };
 use crate::registry::{Misfit, Registry};
-use crate::trust::{Trust, WRONG_PEER};
+use crate::trust::{Known, Trust, WRONG_PEER};
 use bytes::Bytes;
 use codec::{CodecWork, Errand};
 use novacron_control_api::{
@@ -31,7 +33,7 @@ use novacron_control_api::{
 };
 use novacron_protocol::limits::{FRAME_PAYLOAD_MAX, LANES_MAX, ZSTD_LEVEL_MAX};
 use novacron_protocol::page::policy::Mode;
-use novacron_protocol::session::{MIGRATION, Role, Session, SessionConfig, Token};
+use novacron_protocol::session::{Ends, MIGRATION, Role, Session, SessionConfig, Token};
 use novacron_protocol::stream::{ReceiveMemory, StreamId};
 use novacron_protocol::wire::{FrameHeader, Identity, Open, Reason, ReasonCode};
 use novacron_transport::shard::{Receiver, Sender, mailbox, sleep, spawn};
@@ -113,6 +115,10 @@ pub(crate) struct Shard {
     dialled: RefCell<HashMap<Dialled, Rc<Peer>>>,
     accepted: RefCell<HashMap<Dialler, Rc<Peer>>>,
     streams_ever: Cell<u32>,
+    /// Streams to a peer, least and most.
+    streams: (usize, usize),
+    /// The congestion control that streams ask for; `None`: the system's.
+    congestion: Option<&'static str>,
     ending: Cell<bool>,
 }
 
@@ -130,6 +136,8 @@ pub(crate) struct ShardConfig {
     pub(crate) trust: Option<Arc<Trust>>,
     pub(crate) pool_bytes: usize,
     pub(crate) promised_bytes: usize,
+    pub(crate) streams: (usize, usize),
+    pub(crate) congestion: Option<&'static str>,
     /// Every shard, this one included.
     pub(crate) shards: Vec<ShardHandle>,
 }
@@ -154,6 +162,8 @@ pub(crate) async fn run(index: usize, config: ShardConfig, mailboxes: Mailboxes)
         dialled: RefCell::default(),
         accepted: RefCell::default(),
         streams_ever: Cell::new(0),
+        streams: config.streams,
+        congestion: config.congestion,
         ending: Cell::new(false),
     });
     while let Some(command) = commands.receive().await {
@@ -215,11 +225,6 @@ fn session_config(open: &SessionOpen, shards: u16) -> SessionConfig {
     config
 }
 
-/// How long a session lives while nothing moves.
-fn idle_timeout(options: &SessionOptions) -> Option<Duration> {
-    (options.idle_timeout_ms > 0).then(|| Duration::from_millis(options.idle_timeout_ms))
-}
-
 /// What a caller's words for a codec mean.
 fn codec_mode(codec: Codec, level: u32) -> Mode {
     let level = i32::try_from(level).unwrap_or(ZSTD_LEVEL_MAX).min(ZSTD_LEVEL_MAX);
@@ -263,8 +268,8 @@ async fn open_source(shard: &Rc<Shard>, open: &SessionOpen, mut record: SessionR
     let peer = shard.dialled_peer(endpoint, open.peer_identity.as_ref());
     let config = session_config(open, shard.codecs.workers());
     let core = Session::source(shard.with_memory(config), clock::now());
-    let (side, idle) = (open.side.clone(), idle_timeout(&open.options));
-    let running = Running::new(core, record, side, Rc::clone(&peer), Some(answer), idle, shard.share());
+    let (side, options) = (open.side.clone(), &open.options);
+    let running = Running::new(core, record, side, Rc::clone(&peer), Some(answer), options, shard.share());
     shard.start(&running, open.options.streams as usize);
     for (label, listener) in listeners {
         let door =
@@ -324,14 +329,13 @@ impl Shard {
         expected.record.peer = peer.name.parse().ok();
         let config = session_config(&expected.open, self.codecs.workers());
         let core = Session::destination(self.with_memory(config), clock::now());
-        let idle = idle_timeout(&expected.open.options);
         let running = Running::new(
             core,
             expected.record,
             expected.open.side,
             Rc::clone(peer),
             None,
-            idle,
+            &expected.open.options,
             self.share(),
         );
         self.start(&running, 0);
@@ -455,6 +459,7 @@ impl Shard {
         // that stay unacknowledged therefore mean a dead path.
         let mut options =
             SocketOptions { user_timeout: Some(STREAM_SILENCE_MAX), ..SocketOptions::for_streams() };
+        options.congestion_preferred = self.congestion.map(str::to_owned);
         if matches!(socket.peer(), novacron_transport::Peer::Tcp(address) if address.ip().is_loopback()) {
             // What paces for a path of unknown width only costs timers on one that has no width.
             options.congestion_preferred = Some("cubic".to_owned());
@@ -468,6 +473,12 @@ impl Shard {
         };
         TcpTransport::attach(socket, config, self.pool.clone(), self.receive_pool.clone())
             .map_err(|e| e.to_string())
+    }
+
+    /// A stream over a transport, with the congestion control that its socket says it has.
+    fn stream(&self, transport: &TcpTransport, ends: Ends, known: Option<Known>) -> Rc<Stream> {
+        let applied = transport.applied_options().ok().and_then(|applied| applied.congestion);
+        Stream::new(self.next_stream(), ends, known, applied.unwrap_or_default())
     }
 }
 

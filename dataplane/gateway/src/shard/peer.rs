@@ -1,13 +1,16 @@
 //! A peer gateway as one shard knows it: the streams to it, and the sessions that share them.
 
-use crate::limits::PEER_STREAMS_MAX;
+use super::load::Load;
+use crate::clock;
+use crate::limits::{FRUITLESS_WAIT, PEER_STREAMS_MAX, SOONER_MIN};
 use crate::shard::running::Running;
 use crate::trust::{Known, Trust};
 use bytes::Bytes;
 use novacron_control_api::{ErrorCode, PeerIdentity};
 use novacron_protocol::session::Ends;
-use novacron_protocol::stream::StreamId;
-use novacron_protocol::wire::{Reason, ReasonCode};
+use novacron_protocol::stream::{Seen, StreamId};
+use novacron_protocol::time::Instant;
+use novacron_protocol::wire::{FrameHeader, Lane, Reason, ReasonCode};
 use novacron_transport::shard::Notify;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -26,15 +29,83 @@ pub(crate) struct Stream {
     /// Frames may wait, or the stream is to close.
     pub(crate) wake: Notify,
     pub(crate) closing: Cell<bool>,
-    /// It has room, and found nothing to send when it last looked.
+    /// It takes nothing more, and closes when what it carries has arrived.
+    pub(crate) retiring: Cell<bool>,
+    /// The congestion control that its socket has.
+    pub(crate) congestion: String,
+    /// It has room, and found nothing to send when it last looked, or left it to another.
     pub(crate) idle: Cell<bool>,
+    /// It was chosen to take the next frame.
+    pub(crate) chosen: Cell<bool>,
+    /// Since when nothing of what waited was for it: it is not proven for that session yet, or carries the frame already.
+    pub(crate) fruitless: Cell<Option<Instant>>,
+    pub(crate) load: Cell<Load>,
+    /// When it was last looked at.
+    pub(crate) looked_at: Cell<Instant>,
+    pub(crate) under_way: RefCell<UnderWay>,
     answers: RefCell<VecDeque<Bytes>>,
 }
 
+/// Frames given to a stream's transport, in order, until the peer's system has them.
+#[derive(Default)]
+pub(crate) struct UnderWay {
+    given_bytes: u64,
+    arrived_bytes: u64,
+    /// Where a frame ends among all bytes given, its session, lane and sequence.
+    frames: VecDeque<(u64, u64, (Lane, u64))>,
+}
+
+impl UnderWay {
+    /// The transport took a frame. What is in no order is nobody's to repeat.
+    pub(crate) fn given(&mut self, frame: &[u8]) {
+        self.given_bytes += frame.len() as u64;
+        if let Ok(header) = FrameHeader::read(frame)
+            && header.lane != Lane::Unordered
+        {
+            self.frames.push_back((self.given_bytes, header.session, (header.lane, header.sequence)));
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    /// Frames that have arrived where so many bytes have not, those of one session together; and how many bytes are new.
+    pub(crate) fn arrived(&mut self, outstanding_bytes: u64) -> (Vec<(u64, Vec<(Lane, u64)>)>, u64) {
+        let arrived_bytes = self.given_bytes.saturating_sub(outstanding_bytes).max(self.arrived_bytes);
+        let new = arrived_bytes - std::mem::replace(&mut self.arrived_bytes, arrived_bytes);
+        let mut sessions: Vec<(u64, Vec<(Lane, u64)>)> = Vec::new();
+        while let Some((_, session, key)) =
+            self.frames.front().copied().filter(|(end, ..)| *end <= arrived_bytes)
+        {
+            self.frames.pop_front();
+            match sessions.iter_mut().find(|(other, _)| *other == session) {
+                Some((_, keys)) => keys.push(key),
+                None => sessions.push((session, vec![key])),
+            }
+        }
+        (sessions, new)
+    }
+}
+
 impl Stream {
-    pub(crate) fn new(id: StreamId, ends: Ends, known: Option<Known>) -> Rc<Stream> {
-        let (wake, closing, idle) = (Notify::new(), Cell::new(false), Cell::new(false));
-        Rc::new(Stream { id, ends, known, wake, closing, idle, answers: RefCell::default() })
+    pub(crate) fn new(id: StreamId, ends: Ends, known: Option<Known>, congestion: String) -> Rc<Stream> {
+        Rc::new(Stream {
+            id,
+            ends,
+            known,
+            wake: Notify::new(),
+            closing: Cell::default(),
+            retiring: Cell::default(),
+            congestion,
+            idle: Cell::default(),
+            chosen: Cell::default(),
+            fruitless: Cell::default(),
+            load: Cell::default(),
+            looked_at: Cell::default(),
+            under_way: RefCell::default(),
+            answers: RefCell::default(),
+        })
     }
 
     /// Answers a frame that belongs to no session.
@@ -47,18 +118,34 @@ impl Stream {
     }
 }
 
+/// Bytes of a frame whose delivery streams are compared by: a compressed batch, about.
+const USUAL_FRAME_BYTES: usize = 64 * 1024;
+
+/// Of the streams that sleep, the one that would deliver a frame first.
+fn best(streams: &[Rc<Stream>], now: Instant) -> Option<&Rc<Stream>> {
+    let asleep = streams.iter().filter(|stream| {
+        let fruitless = stream.fruitless.get().is_some_and(|since| now.since(since) < FRUITLESS_WAIT);
+        stream.idle.get() && !stream.retiring.get() && !fruitless
+    });
+    asleep.min_by_key(|stream| stream.load.get().delivers_in(USUAL_FRAME_BYTES, now))
+}
+
 /// A peer gateway, dialled or accepted.
 pub(crate) struct Peer {
     /// How people know it.
     pub(crate) name: String,
     streams: RefCell<Vec<Rc<Stream>>>,
     sessions: RefCell<Vec<Rc<Running>>>,
-    /// Whose turn it is to send.
-    turn: Cell<usize>,
+    /// Where the clock of the session that was served last began.
+    turn: Cell<u64>,
     /// Streams that its sessions ask for; only a dialled peer's are made here.
     pub(crate) want: Cell<usize>,
     /// Sessions or streams came or went.
     pub(crate) changed: Notify,
+    /// Bytes that arrived at the peer, and from it.
+    arrived_bytes: Cell<u64>,
+    /// Segments sent again on streams that are gone.
+    retransmits_before: Cell<u64>,
     /// Who is to be found where it is dialled, if a caller said so.
     pub(crate) expected: Option<PeerIdentity>,
     /// Who decides what the peer may; `None` where nothing is encrypted.
@@ -76,6 +163,8 @@ impl Peer {
             turn: Cell::new(0),
             want: Cell::new(0),
             changed: Notify::new(),
+            arrived_bytes: Cell::default(),
+            retransmits_before: Cell::default(),
         })
     }
 
@@ -140,8 +229,56 @@ impl Peer {
         self.changed.notify();
     }
 
+    /// Streams that take frames.
+    pub(crate) fn serving_count(&self) -> usize {
+        self.streams.borrow().iter().filter(|stream| !stream.retiring.get()).count()
+    }
+
+    /// There are to be no more than `want` streams: the slowest of those beyond carry what they have, and close.
+    pub(crate) fn retire_beyond(&self, want: usize) {
+        let mut serving: Vec<Rc<Stream>> =
+            self.streams.borrow().iter().filter(|stream| !stream.retiring.get()).cloned().collect();
+        serving.sort_by_key(|stream| std::cmp::Reverse(stream.load.get().rate));
+        for stream in serving.iter().skip(want.max(1)) {
+            stream.retiring.set(true);
+            stream.wake.notify();
+        }
+    }
+
+    /// What is seen of the path to it.
+    pub(crate) fn seen(&self) -> Seen {
+        let streams = self.streams.borrow();
+        let serving = || streams.iter().filter(|stream| !stream.retiring.get());
+        let retransmits: u64 = streams.iter().map(|stream| u64::from(stream.load.get().retransmits)).sum();
+        Seen {
+            open: serving().count(),
+            arrived_bytes: self.arrived_bytes.get(),
+            retransmits: self.retransmits_before.get() + retransmits,
+            busy: self.sessions.borrow().iter().any(|running| running.waits_for_the_path()),
+            round_trip: serving().map(|stream| stream.load.get().round_trip_min).min().unwrap_or_default(),
+        }
+    }
+
+    /// Bytes came from the peer, or arrived there.
+    pub(crate) fn count_arrived(&self, bytes: u64) {
+        self.arrived_bytes.set(self.arrived_bytes.get() + bytes);
+    }
+
+    /// The congestion controls of its streams, each once.
+    pub(crate) fn congestion(&self) -> Vec<String> {
+        let mut names: Vec<String> =
+            self.streams.borrow().iter().map(|stream| stream.congestion.clone()).collect();
+        names.retain(|name| !name.is_empty());
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
     /// A stream died.
     pub(crate) fn stream_lost(&self, stream: StreamId) {
+        let lost = self.streams.borrow().iter().find(|other| other.id == stream).cloned();
+        let retransmits = lost.map_or(0, |lost| u64::from(lost.load.get().retransmits));
+        self.retransmits_before.set(self.retransmits_before.get() + retransmits);
         self.streams.borrow_mut().retain(|other| other.id != stream);
         for running in self.sessions() {
             running.stream_lost(stream);
@@ -149,24 +286,51 @@ impl Peer {
         self.changed.notify();
     }
 
-    /// Frames wait: the first stream that sleeps takes them. It wakes the next where it cannot take them all, so that
-    /// one frame wakes one stream, and many frames all of them.
-    pub(crate) fn wake_streams(&self) {
-        self.wake_idle(|_| true);
-    }
-
-    /// `stream` cannot take what waits: full, or not yet proven for the session that it is of.
-    pub(crate) fn wake_streams_after(&self, stream: &Stream) {
-        if self.sessions.borrow().iter().any(|running| running.has_frames()) {
-            self.wake_idle(|other| other.id.0 > stream.id.0);
+    /// The peer's system has frames that `stream` carried.
+    pub(crate) fn arrived(&self, stream: &Stream, outstanding_bytes: u64) {
+        let (arrived, bytes) = stream.under_way.borrow_mut().arrived(outstanding_bytes);
+        self.count_arrived(bytes);
+        for (session, keys) in arrived {
+            let running = self.sessions.borrow().iter().find(|running| running.id == session).cloned();
+            if let Some(running) = running {
+                running.arrived(stream.id, &keys);
+            }
         }
     }
 
-    fn wake_idle(&self, among: impl Fn(&Stream) -> bool) {
-        if let Some(stream) = self.streams.borrow().iter().find(|stream| stream.idle.get() && among(stream)) {
+    /// Whether any session has a frame for some stream.
+    pub(crate) fn has_frames(&self) -> bool {
+        self.sessions.borrow().iter().any(|running| running.has_frames())
+    }
+
+    /// Frames wait: of the streams that sleep, the one that would deliver one first takes them. It wakes the next where it
+    /// cannot take them all, so that one frame wakes one stream, and many frames all of them.
+    pub(crate) fn wake_streams(&self) {
+        let streams = self.streams.borrow();
+        if let Some(stream) = best(&streams, clock::now()) {
             stream.idle.set(false);
+            stream.chosen.set(true);
             stream.wake.notify();
         }
+    }
+
+    /// `stream` has what it may take: what still waits is for others.
+    pub(crate) fn wake_streams_after(&self, stream: &Stream) {
+        if self.has_frames() {
+            if stream.idle.get() {
+                stream.fruitless.set(Some(clock::now()));
+            }
+            self.wake_streams();
+        }
+    }
+
+    /// Whether another stream that sleeps would deliver a frame so much sooner than `stream` that it should.
+    pub(crate) fn sooner_than(&self, stream: &Stream) -> bool {
+        let now = clock::now();
+        let streams = self.streams.borrow();
+        let own = stream.load.get().delivers_in(USUAL_FRAME_BYTES, now);
+        best(&streams, now)
+            .is_some_and(|other| other.load.get().delivers_in(USUAL_FRAME_BYTES, now) + SOONER_MIN < own)
     }
 
     /// Closes every stream; nobody needs them.
@@ -177,19 +341,28 @@ impl Peer {
         }
     }
 
-    /// The next frame for a stream: its own answers first, then one of each session in turn.
+    /// The next frame for a stream: its own answers first, then small ones of any session, then bulk by weight.
     pub(crate) fn next_frame(&self, stream: &Stream) -> Option<Bytes> {
         if let Some(answer) = stream.answers.borrow_mut().pop_front() {
             return Some(answer);
         }
         let sessions = self.sessions.borrow();
-        for _ in 0..sessions.len() {
-            let turn = self.turn.get() % sessions.len();
-            self.turn.set(turn + 1);
-            if let Some(frame) = sessions[turn].next_frame(stream.id) {
+        if let [alone] = &sessions[..] {
+            return alone.next_frame(stream.id);
+        }
+        for running in sessions.iter() {
+            if let Some(frame) = running.next_small_frame(stream.id) {
+                running.turn.sent(frame.len(), &self.turn);
                 return Some(frame);
             }
         }
-        None
+        let mut waiting: Vec<&Rc<Running>> = sessions.iter().filter(|running| running.has_frames()).collect();
+        waiting.sort_by_key(|running| running.turn.at());
+        // The first may not be proven on this stream.
+        waiting.into_iter().find_map(|running| {
+            let frame = running.next_frame(stream.id)?;
+            running.turn.sent(frame.len(), &self.turn);
+            Some(frame)
+        })
     }
 }

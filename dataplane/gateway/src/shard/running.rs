@@ -4,18 +4,19 @@ use super::codec::CodecWork;
 use super::connection::Connection;
 use super::peer::Peer;
 use super::share::Share;
+use super::turn::Turn;
 use crate::clock::{self, Monotonic};
 use crate::control::Answer;
 use crate::record;
 use bytes::Bytes;
 use novacron_control_api::{
-    Endpoint, ErrorCode, OpenResult, PeerIdentity, RpcError, SessionRecord, SessionSide,
+    Endpoint, ErrorCode, OpenResult, PeerIdentity, RpcError, SessionOptions, SessionRecord, SessionSide,
 };
 use novacron_protocol::event::Event;
 use novacron_protocol::session::{Ends, MIGRATION, Session, State};
 use novacron_protocol::stream::{BatchBuffer, Done, Job, StreamId};
 use novacron_protocol::time::Instant;
-use novacron_protocol::wire::{FrameHeader, Reason, ReasonCode};
+use novacron_protocol::wire::{FrameHeader, Lane, Reason, ReasonCode};
 use novacron_transport::shard::Notify;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
@@ -30,6 +31,8 @@ pub(crate) struct Running {
     /// In whose name it was opened.
     pub(crate) tenant: String,
     core: RefCell<Session>,
+    /// Its part of what streams carry, beside other sessions'.
+    pub(super) turn: Turn,
     /// To whom codec work is handed out, and under which number.
     codecs: RefCell<Option<(Rc<CodecWork>, u64)>>,
     record: RefCell<SessionRecord>,
@@ -62,15 +65,20 @@ impl Running {
         side: SessionSide,
         peer: Rc<Peer>,
         answer: Option<Answer>,
-        idle_timeout: Option<Duration>,
+        options: &SessionOptions,
         share: Share,
     ) -> Rc<Running> {
+        let weight = options.weight;
+        // How long a session lives while nothing moves; 0: for ever.
+        let idle_timeout =
+            (options.idle_timeout_ms > 0).then(|| Duration::from_millis(options.idle_timeout_ms));
         Rc::new(Running {
             id: core.config().session,
             peer,
             side,
             tenant: record.tenant.clone(),
             core: RefCell::new(core),
+            turn: Turn::new(weight),
             codecs: RefCell::default(),
             record: RefCell::new(record),
             connections: RefCell::default(),
@@ -276,11 +284,27 @@ impl Running {
 
     /// Called by streams in search of work: wakes nobody.
     pub(crate) fn next_frame(&self, stream: StreamId) -> Option<Bytes> {
-        self.core.borrow_mut().next_frame(stream)
+        self.core.borrow_mut().next_frame(stream, clock::now())
+    }
+
+    /// The same of few bytes.
+    pub(crate) fn next_small_frame(&self, stream: StreamId) -> Option<Bytes> {
+        self.core.borrow_mut().next_small_frame(stream, clock::now())
+    }
+
+    /// The peer's system has these frames, which `stream` carried.
+    pub(crate) fn arrived(&self, stream: StreamId, frames: &[(Lane, u64)]) {
+        self.with(|core| core.arrived(stream, frames, clock::now()));
     }
 
     pub(crate) fn has_frames(&self) -> bool {
         self.core.borrow().has_frames()
+    }
+
+    /// Whether the path is what this session waits for.
+    pub(crate) fn waits_for_the_path(&self) -> bool {
+        let core = self.core.borrow();
+        core.outbound().is_held_up() || core.has_frames()
     }
 
     pub(super) fn open_connection(&self, label: &str) -> Result<u16, Reason> {
@@ -370,6 +394,7 @@ impl Running {
     pub(super) fn record(&self) -> SessionRecord {
         let mut record = self.record.borrow_mut();
         record::update(&mut record, &self.core.borrow());
+        record.streams.congestion = self.peer.congestion();
         if self.released.get() {
             record.state = novacron_control_api::SessionState::Failed;
             record.ended_at.get_or_insert_with(novacron_control_api::Timestamp::now);

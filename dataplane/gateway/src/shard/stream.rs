@@ -1,20 +1,26 @@
 //! Serving one stream: frames out as it has room, frames in to their sessions.
 
 use super::Shard;
+use super::load::Load;
 use super::peer::{Peer, Stream};
-use crate::limits::STREAM_QUEUE_BYTES;
+use crate::clock;
+use crate::limits::{STREAM_LOOK, STREAM_LOOK_MIN};
 use crate::record;
 use crate::registry::Known;
 use bytes::Bytes;
 use novacron_protocol::wire::{FRAME_HEADER_BYTES, FrameHeader, Kind, Open, Reason, ReasonCode};
 use novacron_transport::contract::{CloseReason, Event, Refused, Transport};
-use novacron_transport::shard::yield_now;
+use novacron_transport::shard::{sleep, yield_now};
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
 
 /// After this many bytes received in a row, whoever takes them gets a turn, while they are still in the cache.
 const RECEIVE_TURN_BYTES: usize = 128 * 1024;
+
+/// So often a stream is filled and emptied before others of the shard get a turn.
+const FILLS_PER_POLL_MAX: usize = 8;
 
 /// Serves a stream until it dies.
 pub(super) async fn serve<T: Transport>(
@@ -37,27 +43,53 @@ async fn exchange<T: Transport>(
 ) -> CloseReason {
     let mut received_bytes = 0;
     let mut woken = Box::pin(stream.wake.notified());
+    let mut look: Option<Pin<Box<dyn Future<Output = ()>>>> = None;
     loop {
         let event = poll_fn(|cx| {
-            loop {
+            for _ in 0..FILLS_PER_POLL_MAX {
                 if stream.closing.get() {
                     transport.finish();
                     return Poll::Ready(Event::Closed(CloseReason::Local));
                 }
-                fill(peer, stream, transport);
+                let filled = fill(peer, stream, transport);
+                if stream.retiring.get()
+                    && stream.under_way.borrow().is_empty()
+                    && transport.queued_bytes() == 0
+                {
+                    transport.finish();
+                    return Poll::Ready(Event::Closed(CloseReason::Local));
+                }
                 if let Poll::Ready(event) = transport.poll(cx) {
                     return Poll::Ready(event);
                 }
-                if woken.as_mut().poll(cx).is_pending() {
-                    return Poll::Pending;
+                // What filled it has left: nobody else would say that there is room again.
+                if filled && has_room(stream, transport) {
+                    continue;
                 }
-                woken.set(stream.wake.notified());
+                if woken.as_mut().poll(cx).is_ready() {
+                    woken.set(stream.wake.notified());
+                    continue;
+                }
+                if look.is_none() && !stream.under_way.borrow().is_empty() {
+                    let (least, most) = STREAM_LOOK;
+                    let wait = (stream.load.get().round_trip / 8).clamp(least, most);
+                    look = Some(Box::pin(sleep(wait)));
+                }
+                if look.as_mut().is_some_and(|look| look.as_mut().poll(cx).is_ready()) {
+                    look = None;
+                    continue;
+                }
+                return Poll::Pending;
             }
+            cx.waker().wake_by_ref();
+            Poll::Pending
         })
         .await;
         match event {
             Event::Received(frame) => {
                 received_bytes += frame.len();
+                peer.count_arrived(frame.len() as u64);
+                stream.fruitless.set(None);
                 if let Err(reason) = dispatch(shard, peer, stream, frame) {
                     transport.close();
                     return reason;
@@ -73,26 +105,61 @@ async fn exchange<T: Transport>(
     }
 }
 
-/// Hands frames to the transport while it has room. Frames that stay behind may still take another stream.
-fn fill<T: Transport>(peer: &Peer, stream: &Stream, transport: &mut T) {
+fn has_room<T: Transport>(stream: &Stream, transport: &T) -> bool {
+    transport.queued_bytes() < stream.load.get().queue_bound()
+}
+
+/// Looks how the stream stands: what of it has arrived, and how much its path takes.
+fn look_at<T: Transport>(peer: &Peer, stream: &Stream, transport: &mut T) {
+    let now = clock::now();
+    if now.since(stream.looked_at.get()) < STREAM_LOOK_MIN {
+        return;
+    }
+    stream.looked_at.set(now);
+    let Some(flow) = transport.flow() else { return };
+    let load = Load::new(&flow, now);
+    stream.load.set(load);
+    transport.bound_unsent(load.unsent_bound());
+    peer.arrived(stream, load.outstanding_bytes);
+}
+
+/// Hands frames to the transport while it has room and no other stream would deliver them sooner. Frames that stay behind may
+/// take another stream. True: it has no more room.
+fn fill<T: Transport>(peer: &Peer, stream: &Stream, transport: &mut T) -> bool {
+    look_at(peer, stream, transport);
     stream.idle.set(false);
-    while transport.queued_bytes() < STREAM_QUEUE_BYTES {
+    if stream.retiring.get() {
+        return false;
+    }
+    // Whoever was chosen takes one frame in any case: two streams could leave it to each other for ever.
+    let mut chosen = stream.chosen.replace(false);
+    let mut full = true;
+    while has_room(stream, transport) {
+        if !std::mem::replace(&mut chosen, false) && peer.has_frames() && peer.sooner_than(stream) {
+            peer.wake_streams();
+            stream.idle.set(true);
+            return false;
+        }
         let Some(frame) = peer.next_frame(stream) else {
             stream.idle.set(true);
+            full = false;
             break;
         };
+        stream.load.set(stream.load.get().given(frame.len()));
+        stream.under_way.borrow_mut().given(&frame);
         match transport.submit(frame) {
             Ok(()) => {}
             // The session keeps the frame until it is verified, and sends it again when this stream is lost.
             Err(refused @ (Refused::Malformed { .. } | Refused::Oversize { .. } | Refused::Full { .. })) => {
                 tracing::error!(peer = %peer.name, error = %refused, "a frame was refused by its own transport");
                 transport.close();
-                return;
+                return false;
             }
-            Err(Refused::Closed { .. }) => return,
+            Err(Refused::Closed { .. }) => return false,
         }
     }
     peer.wake_streams_after(stream);
+    full
 }
 
 /// Takes a frame to its session. An error: what came is no frame, and nothing after it can be trusted.

@@ -53,7 +53,7 @@ impl Session {
             self.stall_deadline(),
             self.report_deadline(),
         ];
-        [state, self.outbound.deadline()].into_iter().chain(own).flatten().min()
+        [state, self.outbound.deadline(self.streams.several_proven())].into_iter().chain(own).flatten().min()
     }
 
     /// When a source's hypervisor that connected has to have sent something. Only while it is read from: not before
@@ -94,7 +94,7 @@ impl Session {
         if self.state.is_over() {
             return;
         }
-        self.outbound.tick(now);
+        self.outbound.tick(self.streams.several_proven(), now);
         let due = |at: Instant| now >= at;
         if self.report_deadline().is_some_and(due) {
             self.inbound.report_verified();

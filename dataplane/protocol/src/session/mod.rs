@@ -36,7 +36,7 @@ use crate::limits::STREAMS_MAX;
 use crate::stream::{BatchBuffer, Done, Inbound, Job, Outbound, Receipt, StreamId};
 use crate::time::{Clock, Instant};
 use crate::wire::{
-    Accept, ConnectionOpen, FRAME_HEADER_BYTES, FrameHeader, Identity, Kind, Open, Progress, Reason,
+    Accept, ConnectionOpen, FRAME_HEADER_BYTES, FrameHeader, Identity, Kind, Lane, Open, Progress, Reason,
     ReasonCode,
 };
 use bytes::Bytes;
@@ -295,8 +295,34 @@ impl Session {
         Err(Reason::new(ReasonCode::Protocol, text))
     }
 
+    /// The far side's system has these frames, which `stream` carried: lanes and sequences, as their headers have them. Where a
+    /// gateway cannot know, it does not say, and what is stuck on a stream waits for it.
+    pub fn arrived(&mut self, stream: StreamId, frames: &[(Lane, u64)], now: Instant) {
+        if self.outbound.arrived(stream, frames, now) {
+            self.events.push_back(Event::Writable);
+        }
+    }
+
     /// The next frame that `stream` should carry; `None`: nothing waits, or the stream is not this session's.
-    pub fn next_frame(&mut self, stream: StreamId) -> Option<Bytes> {
+    pub fn next_frame(&mut self, stream: StreamId, now: Instant) -> Option<Bytes> {
+        self.next_word(stream)
+            .or_else(|| self.carries(stream).then(|| self.outbound.next_frame(stream, now)).flatten())
+    }
+
+    /// The next frame of few bytes that `stream` should carry: what opens, reports or ends, and what a return path or a
+    /// device says. It overtakes the bulk of all sessions that share the stream.
+    pub fn next_small_frame(&mut self, stream: StreamId, now: Instant) -> Option<Bytes> {
+        self.next_word(stream)
+            .or_else(|| self.carries(stream).then(|| self.outbound.next_small_frame(stream, now)).flatten())
+    }
+
+    /// What is left to say after a failure was in `control`; but a finished side still acknowledges.
+    fn carries(&self, stream: StreamId) -> bool {
+        self.streams.is_proven(stream) && !matches!(self.state, State::Failed(_))
+    }
+
+    /// The session's own words: openings and ends first, then how far it is.
+    fn next_word(&mut self, stream: StreamId) -> Option<Bytes> {
         let ends = self.streams.ends(stream)?;
         if let Some(frame) = self.control.pop_front() {
             return Some(frame);
@@ -309,14 +335,10 @@ impl Session {
             }
             (None, _) => {}
         }
-        // What is left to say after a failure was in `control`; but a finished side still acknowledges.
-        if !self.streams.is_proven(stream) || matches!(self.state, State::Failed(_)) {
-            return None;
-        }
-        if std::mem::take(&mut self.greeting_due) || self.inbound.has_progress() {
+        if self.carries(stream) && (std::mem::take(&mut self.greeting_due) || self.inbound.has_progress()) {
             return Some(self.inbound.take_progress().to_frame(self.config.session, self.config.epoch));
         }
-        self.outbound.next_frame(stream)
+        None
     }
 
     /// Whether a frame waits for a stream.

@@ -52,9 +52,9 @@ impl Pair {
     /// Both sides know a stream, and have proven to each other on it that they know the session.
     pub(super) fn proven(&mut self, stream: u32) {
         self.stream(stream);
-        let open = self.source.next_frame(StreamId(stream)).unwrap();
+        let open = self.source.next_frame(StreamId(stream), Instant::START).unwrap();
         deliver(&mut self.destination, stream, open, self.now);
-        let accept = self.destination.next_frame(StreamId(stream)).unwrap();
+        let accept = self.destination.next_frame(StreamId(stream), Instant::START).unwrap();
         deliver(&mut self.source, stream, accept, self.now);
     }
 
@@ -75,8 +75,8 @@ impl Pair {
     /// Carries everything that waits over a stream, both ways, until nothing does.
     pub(super) fn carry(&mut self, stream: u32) {
         for _ in 0..1000 {
-            let there = self.source.next_frame(StreamId(stream));
-            let back = self.destination.next_frame(StreamId(stream));
+            let there = self.source.next_frame(StreamId(stream), Instant::START);
+            let back = self.destination.next_frame(StreamId(stream), Instant::START);
             if there.is_none() && back.is_none() {
                 return;
             }

@@ -74,7 +74,7 @@ fn pair(mut source: Session, workers: u16) -> Pair {
 
 /// Every frame that the source has, by lane and sequence.
 fn frames(source: &mut Session) -> BTreeMap<(Lane, u64), Bytes> {
-    std::iter::from_fn(|| source.next_frame(StreamId(1)))
+    std::iter::from_fn(|| source.next_frame(StreamId(1), Instant::START))
         .map(|frame| (FrameHeader::read(&frame).unwrap(), frame))
         .filter(|(header, _)| header.lane != Lane::Unordered)
         .map(|(header, frame)| ((header.lane, header.sequence), frame))
@@ -179,7 +179,7 @@ proptest! {
                     taken[connection] += count;
                 }
             }
-            let mut waiting: Vec<Bytes> = std::iter::from_fn(|| source.next_frame(StreamId(1))).collect();
+            let mut waiting: Vec<Bytes> = std::iter::from_fn(|| source.next_frame(StreamId(1), Instant::START)).collect();
             if waiting.is_empty() {
                 break;
             }
@@ -200,7 +200,7 @@ proptest! {
                     destination.consumed(connection as u16, bytes.len() as u64, at(0));
                 }
             }
-            while let Some(frame) = destination.next_frame(StreamId(1)) {
+            while let Some(frame) = destination.next_frame(StreamId(1), Instant::START) {
                 deliver(source, 1, frame, at(0));
             }
         }
@@ -310,7 +310,8 @@ fn workers_keep_each_other_busy() {
             }
         }
         there.extend(
-            std::iter::from_fn(|| pair.source.next_frame(StreamId(1))).map(|frame| (now + PATH, frame)),
+            std::iter::from_fn(|| pair.source.next_frame(StreamId(1), Instant::START))
+                .map(|frame| (now + PATH, frame)),
         );
         while there.front().is_some_and(|(at, _)| *at <= now) {
             deliver(&mut pair.destination, 1, there.pop_front().unwrap().1, clock);
@@ -320,7 +321,8 @@ fn workers_keep_each_other_busy() {
             pair.destination.consumed(0, bytes.len() as u64, clock);
         }
         back.extend(
-            std::iter::from_fn(|| pair.destination.next_frame(StreamId(1))).map(|frame| (now + PATH, frame)),
+            std::iter::from_fn(|| pair.destination.next_frame(StreamId(1), Instant::START))
+                .map(|frame| (now + PATH, frame)),
         );
         while back.front().is_some_and(|(at, _)| *at <= now) {
             deliver(&mut pair.source, 1, back.pop_front().unwrap().1, clock);

@@ -69,6 +69,11 @@ impl Streams {
         self.proven > 0
     }
 
+    /// Whether what is stuck on one stream could leave on another.
+    pub(super) fn several_proven(&self) -> bool {
+        self.proven > 1
+    }
+
     /// The stream is to carry this first; an opening goes before a greeting.
     pub(crate) fn say(&mut self, stream: StreamId, word: Word) {
         if let Some(link) = self.links.get_mut(&stream) {

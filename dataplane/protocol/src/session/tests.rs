@@ -17,7 +17,7 @@ fn progress_may_overtake_the_opening_of_its_connection() {
     pair.proven(2);
     pair.proven(3);
     pair.source.open_connection("migration", pair.now).unwrap();
-    let opening = pair.source.next_frame(StreamId(1)).unwrap();
+    let opening = pair.source.next_frame(StreamId(1), Instant::START).unwrap();
     pair.cut(2);
     pair.carry(3);
     assert_eq!((pair.source.state(), pair.destination.state()), (&State::Running, &State::Running));
@@ -53,8 +53,8 @@ fn an_opening_is_made_for_the_stream_that_takes_it() {
     source.stream_opened(StreamId(2), ends(3), at(2));
     let mut destination = Session::destination(config(Role::Destination), at(0));
     destination.stream_opened(StreamId(2), ends(3), at(2));
-    let open = source.next_frame(StreamId(2)).unwrap();
-    assert_eq!(source.next_frame(StreamId(2)), None, "one stream, one opening");
+    let open = source.next_frame(StreamId(2), Instant::START).unwrap();
+    assert_eq!(source.next_frame(StreamId(2), Instant::START), None, "one stream, one opening");
     deliver(&mut destination, 2, open, at(3));
     assert_eq!(destination.state(), &State::Running);
 }
@@ -67,13 +67,13 @@ fn openings_that_are_not_answered_do_not_pile_up() {
     for _ in 0..1000 {
         deliver(&mut pair.destination, 1, open.clone(), pair.now);
     }
-    assert!(pair.destination.next_frame(StreamId(1)).is_some());
-    assert_eq!(pair.destination.next_frame(StreamId(1)), None);
+    assert!(pair.destination.next_frame(StreamId(1), Instant::START).is_some());
+    assert_eq!(pair.destination.next_frame(StreamId(1), Instant::START), None);
     for stream in 2..1000 {
         pair.source.stream_lost(StreamId(stream - 1), pair.now);
         pair.source.stream_opened(StreamId(stream), ends(2), pair.now);
     }
-    let frames = std::iter::from_fn(|| pair.source.next_frame(StreamId(999))).count();
+    let frames = std::iter::from_fn(|| pair.source.next_frame(StreamId(999), Instant::START)).count();
     assert_eq!(frames, 1, "the opening");
 }
 
@@ -93,9 +93,9 @@ fn a_lost_stream_makes_a_silent_side_speak() {
     let mut pair = Pair::opened();
     pair.proven(2);
     pair.cut(1);
-    let frame = pair.destination.next_frame(StreamId(2)).unwrap();
+    let frame = pair.destination.next_frame(StreamId(2), Instant::START).unwrap();
     assert_eq!(FrameHeader::read(&frame).unwrap().kind, Kind::Progress);
-    assert_eq!(pair.destination.next_frame(StreamId(2)), None);
+    assert_eq!(pair.destination.next_frame(StreamId(2), Instant::START), None);
 }
 
 /// Who waits for room is woken when there is some again, after an interruption too.
@@ -116,7 +116,7 @@ fn the_source_decides_that_a_session_has_finished() {
     pair.carry(1);
     pair.proven(2);
     pair.source.open_connection("late", pair.now).unwrap();
-    let opening = pair.source.next_frame(StreamId(2)).unwrap();
+    let opening = pair.source.next_frame(StreamId(2), Instant::START).unwrap();
     pair.source.ingest_end(0, pair.now);
     pair.destination.ingest_end(0, pair.now);
     pair.carry(1);
@@ -166,7 +166,7 @@ fn a_lost_last_word_is_not_a_failure() {
     let mut pair = nearly_finished();
     pair.carry(1);
     pair.drain(0);
-    while let Some(frame) = pair.source.next_frame(StreamId(1)) {
+    while let Some(frame) = pair.source.next_frame(StreamId(1), Instant::START) {
         if FrameHeader::read(&frame).unwrap().kind != Kind::Refuse {
             deliver(&mut pair.destination, 1, frame, pair.now);
         }
@@ -185,7 +185,7 @@ fn a_restart_behind_the_end_is_not_a_failure() {
     let mut pair = nearly_finished();
     pair.carry(1);
     pair.drain(0);
-    while let Some(frame) = pair.source.next_frame(StreamId(1)) {
+    while let Some(frame) = pair.source.next_frame(StreamId(1), Instant::START) {
         if FrameHeader::read(&frame).unwrap().kind != Kind::Refuse {
             deliver(&mut pair.destination, 1, frame, pair.now);
         }
@@ -193,7 +193,7 @@ fn a_restart_behind_the_end_is_not_a_failure() {
     pair.destination.stream_lost(StreamId(1), pair.now);
     pair.destination.stream_opened(StreamId(2), Ends { dialler: ends(7).acceptor, ..ends(2) }, pair.now);
     assert_eq!(pair.destination.state(), &State::Finished);
-    assert_eq!(pair.destination.next_frame(StreamId(2)), None);
+    assert_eq!(pair.destination.next_frame(StreamId(2), Instant::START), None);
 }
 
 /// A destination's hypervisor that thinks for a minute before it closes, after it has read everything, is no
@@ -206,7 +206,7 @@ fn a_thoughtful_hypervisor_is_waited_for() {
     pair.carry(1);
     assert_eq!((pair.source.deadline(), pair.destination.deadline()), (None, None));
     pair.destination.ingest_end(0, pair.now);
-    let swallowed = pair.destination.next_frame(StreamId(1));
+    let swallowed = pair.destination.next_frame(StreamId(1), Instant::START);
     assert!(swallowed.is_some());
     pair.now = at(20_000);
     pair.destination.tick(pair.now);
@@ -251,7 +251,8 @@ fn slivers_stay_below_the_bound_of_frames_under_way() {
         pair.source.tick(pair.now);
     }
     pair.source.ingest_end(0, pair.now);
-    let mut frames = Vec::from_iter(std::iter::from_fn(|| pair.source.next_frame(StreamId(1))));
+    let mut frames =
+        Vec::from_iter(std::iter::from_fn(|| pair.source.next_frame(StreamId(1), Instant::START)));
     assert!(
         (BATCHES_UNDER_WAY_MAX - 8..=BATCHES_UNDER_WAY_MAX + 1).contains(&frames.len()),
         "{}",
@@ -290,7 +291,7 @@ fn connections_together_stay_below_the_bound_of_a_page_lane() {
             write(&mut pair.source, connection, bytes, pair.now);
         }
     }
-    let frames = Vec::from_iter(std::iter::from_fn(|| pair.source.next_frame(StreamId(1))));
+    let frames = Vec::from_iter(std::iter::from_fn(|| pair.source.next_frame(StreamId(1), Instant::START)));
     // The network delivers everything but the first part of each lane, and that last.
     let first = |frame: &Bytes| {
         let header = FrameHeader::read(frame).unwrap();
@@ -316,7 +317,7 @@ fn a_peer_that_verifies_nothing_fails_the_session() {
     pair.carry(1);
     pair.now = at(60_000);
     write(&mut pair.source, 0, b"not heard", pair.now);
-    while pair.source.next_frame(StreamId(1)).is_some() {}
+    while pair.source.next_frame(StreamId(1), Instant::START).is_some() {}
     let due = pair.now.after(STALL_MIN);
     assert!(pair.source.deadline().is_some_and(|at| at <= due));
     pair.source.tick(at(60_000 + 9_999));

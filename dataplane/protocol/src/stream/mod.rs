@@ -1,6 +1,7 @@
 //! Adaptive Multi-Stream Transport's pure half: what is sent stays until it is acknowledged as verified, what
 //! arrives is put back in order by lane, and neither side holds more than it promised.
 
+mod count;
 mod credit;
 mod job;
 mod link;
@@ -13,6 +14,7 @@ mod send;
 mod sending;
 mod times;
 
+pub use count::{Seen, StreamCount};
 pub use credit::ReceiveMemory;
 pub use job::{CodecWorker, Done, Job};
 pub use receive::{Inbound, Receipt};

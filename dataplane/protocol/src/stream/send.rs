@@ -1,14 +1,15 @@
 //! The sending half of a session: guest bytes become frames, and frames stay until they are verified.
 
 mod encoding;
+mod repeat;
 
 use super::link::Link;
-use super::retain::{Retention, StreamId};
+use super::retain::{Owner, Retention, StreamId};
 use super::sending::{Sending, SendingState, UnderWay};
 use super::times::{Times, Wait};
 use crate::hypervisor::{Parser, Span, StreamProgress};
 use crate::limits::{
-    BATCHES_UNDER_WAY_MAX, CARRY_BYTES_MAX, CARRY_WAIT, CONNECTIONS_MAX, LANE_PENDING_FRAMES_MAX,
+    BATCHES_UNDER_WAY_MAX, CARRY_BYTES_MAX, CONNECTIONS_MAX, HOLE_WINDOWS, LANE_PENDING_FRAMES_MAX,
     RECEIVE_WINDOW_BYTES,
 };
 use crate::page::policy::{Mode, Policy};
@@ -22,6 +23,7 @@ use crate::wire::{
 };
 use bytes::Bytes;
 use encoding::{Beginning, EncodingQueue, Planned};
+use repeat::Arrivals;
 use std::collections::BTreeMap;
 
 /// Free bytes that an ingress buffer holds before the bytes read: room for an incomplete record that waited and
@@ -66,6 +68,8 @@ pub struct SentBytes {
     pub encoded: u64,
     /// Bytes handed to streams, repetitions included.
     pub wire: u64,
+    /// Of them, frames that were stuck on a stream and left on another as well.
+    pub repeated: u64,
 }
 
 /// The sending half of a session.
@@ -94,6 +98,8 @@ pub struct Outbound {
     verified_at: Instant,
     bytes: SentBytes,
     window_granted: u64,
+    /// How long frames take to arrive.
+    arrivals: Arrivals,
 }
 
 impl Outbound {
@@ -126,6 +132,7 @@ impl Outbound {
             verified_at: Instant::START,
             bytes: SentBytes::default(),
             window_granted: RECEIVE_WINDOW_BYTES,
+            arrivals: Arrivals::default(),
         }
     }
 
@@ -145,14 +152,12 @@ impl Outbound {
         let mut sending = Sending::new(parse, self.window_granted, now);
         let frame = announce.map(|announce| announce.to_frame(self.session, self.epoch, connection));
         if let Some(frame) = &frame {
-            let (encoded_bytes, sent_at) = (frame.len() as u64, now);
             sending.verified_frames = 0;
-            let (parts, left_at) = (Vec::new(), now);
-            sending.under_way.push_back(UnderWay { end: 0, parts, sent_at, left_at, encoded_bytes });
+            sending.under_way.push_back(UnderWay::new(0, 0, Vec::new(), frame.len() as u64, now));
         }
         self.connections.insert(connection, sending);
         if let Some(frame) = frame {
-            self.enqueue((Lane::Connection(connection), 0), frame);
+            self.enqueue((Lane::Connection(connection), 0), (connection, 0), frame);
         }
     }
 
@@ -172,16 +177,25 @@ impl Outbound {
         let batch = sending.pace.batch();
         // What workers have in hand is not on the path yet: without it they would wait for each other's round trips.
         let window = sending.pace.window().saturating_add(self.encoding.in_hand(batch));
-        let window = window.saturating_sub(ahead.saturating_sub(sending.consumed));
+        // What waits behind a hole has left the path to others. Held back for it, every stream would pause for the loss of one.
+        let across = sending.behind_a_hole().min(window.saturating_mul(HOLE_WINDOWS));
+        let window = window.saturating_sub(ahead.saturating_sub(sending.consumed).saturating_sub(across));
         let budget = credit.min(window).min(batch) as usize;
         // Reading a sliver each time an acknowledgement trickles in would cost a system call and a digest each.
         let sliver = (budget as u64) < batch / 4 && ahead > sending.consumed;
         let frames_spent = frames + FRAMES_AFTER_A_READ >= BATCHES_UNDER_WAY_MAX;
-        if sliver || frames_spent || self.retained.bytes().0 >= self.link.window() {
+        if sliver || frames_spent || self.link_is_full() {
             sending.wait.set(Wait::Path);
             return 0;
         }
         budget
+    }
+
+    /// Whether as many encoded bytes are under way as may be; what has arrived is not, within the same measure as of guest bytes.
+    fn link_is_full(&self) -> bool {
+        let window = self.link.window();
+        self.retained.bytes_to_arrive() >= window
+            || self.retained.bytes().0 >= window.saturating_mul(1 + HOLE_WINDOWS)
     }
 
     /// Takes `filled` bytes that were read into `buffer` behind its headroom, and makes frames of them.
@@ -275,7 +289,7 @@ impl Outbound {
         };
         let Some(planned) = plan else {
             self.bytes.raw += length as u64;
-            self.enqueue((header.lane, header.sequence), frame);
+            self.enqueue((header.lane, header.sequence), (connection, header.sequence), frame);
             return self.batch_sent(length, clock);
         };
         let batch = frame.slice(FRAME_HEADER_BYTES + BATCH_FIELDS_BYTES..);
@@ -293,14 +307,14 @@ impl Outbound {
     }
 
     /// A part, which is a frame but for its header, leaves as the next of its lane.
-    fn send_part(&mut self, lane: LaneId, frame: Vec<u8>) -> FrameKey {
+    fn send_part(&mut self, lane: LaneId, owner: Owner, frame: Vec<u8>) -> FrameKey {
         let next = &mut self.page_lanes[usize::from(lane.0)];
         let sequence = *next;
         *next += 1;
         let lane = Lane::Page(lane.0);
         let (session, epoch) = (self.session, self.epoch);
         let header = FrameHeader { kind: Kind::Part, lane, session, epoch, sequence };
-        self.enqueue((lane, sequence), finish_frame(frame, header));
+        self.enqueue((lane, sequence), owner, finish_frame(frame, header));
         (lane, sequence)
     }
 
@@ -346,7 +360,7 @@ impl Outbound {
             PartFields { connection, batch }.put(&mut out);
             out.extend_from_slice(&part.payload);
             encoded += out.len();
-            keys.push(self.send_part(part.lane, out));
+            keys.push(self.send_part(part.lane, (connection, batch), out));
             lanes.push(part.lane.0);
         }
         self.encoded.parts = parts;
@@ -360,7 +374,7 @@ impl Outbound {
         out.extend_from_slice(&self.encoded.index);
         let header = self.connection_header(Kind::Index, connection, keys, encoded + out.len(), now);
         let frame = finish_frame(out, header);
-        self.enqueue((header.lane, header.sequence), frame);
+        self.enqueue((header.lane, header.sequence), (connection, header.sequence), frame);
     }
 
     /// The header of the connection's next frame, which is under way from now on with the parts that belong to it:
@@ -398,17 +412,29 @@ impl Outbound {
         start_frame(&mut out);
         out.extend_from_slice(&fields.to_bytes());
         let header = self.connection_header(Kind::ConnectionEnd, connection, Vec::new(), out.len(), now);
-        self.enqueue((header.lane, header.sequence), finish_frame(out, header));
+        self.enqueue(
+            (header.lane, header.sequence),
+            (connection, header.sequence),
+            finish_frame(out, header),
+        );
     }
 
-    fn enqueue(&mut self, key: FrameKey, frame: Bytes) {
+    fn enqueue(&mut self, key: FrameKey, owner: Owner, frame: Bytes) {
         self.bytes.encoded += frame.len() as u64;
-        self.retained.keep(key, frame);
+        self.retained.keep(key, owner, frame);
     }
 
     /// The next frame for `stream`; `None`: nothing waits.
-    pub fn next_frame(&mut self, stream: StreamId) -> Option<Bytes> {
-        let frame = self.retained.next(stream)?;
+    pub fn next_frame(&mut self, stream: StreamId, now: Instant) -> Option<Bytes> {
+        let (frame, repeated) = self.retained.next(stream, now)?;
+        self.bytes.wire += frame.len() as u64;
+        self.bytes.repeated += if repeated { frame.len() as u64 } else { 0 };
+        Some(frame)
+    }
+
+    /// The next small frame for `stream`, which is nobody's bulk.
+    pub fn next_small_frame(&mut self, stream: StreamId, now: Instant) -> Option<Bytes> {
+        let frame = self.retained.next_small(stream, now)?;
         self.bytes.wire += frame.len() as u64;
         Some(frame)
     }
@@ -420,7 +446,11 @@ impl Outbound {
 
     /// A stream died: what it carried and the far side has not verified leaves again (DWCP-31).
     pub fn stream_lost(&mut self, stream: StreamId) {
-        self.retained.stream_lost(stream);
+        for (connection, sequence) in self.retained.stream_lost(stream) {
+            if let Some(sending) = self.connections.get_mut(&connection) {
+                sending.lost(sequence);
+            }
+        }
     }
 
     /// Takes the peer's word on a connection (DWCP-30). Entries may be late or repeated; a word about what was
@@ -445,13 +475,11 @@ impl Outbound {
             ));
         }
         while sending.verified_frames < entry.verified_frames {
-            let Some(under_way) = sending.under_way.pop_front() else { break };
             let own = (Lane::Connection(entry.connection), sending.verified_frames);
+            let Some(under_way) = sending.verify_next() else { break };
             for key in under_way.parts.iter().chain(std::iter::once(&own)) {
                 self.retained.release(key);
             }
-            sending.verified_frames += 1;
-            sending.verified = under_way.end;
             self.verified_bytes += under_way.encoded_bytes;
             self.verified_at = now;
             self.link.delivered(under_way.left_at, self.verified_bytes, now);
@@ -481,24 +509,6 @@ impl Outbound {
         oldest.min().map(|oldest| oldest.max(self.verified_at))
     }
 
-    /// When [`Outbound::tick`] has something to do.
-    pub fn deadline(&self) -> Option<Instant> {
-        self.connections
-            .values()
-            .filter(|s| !s.carry.is_empty())
-            .map(|s| s.carry_since.after(CARRY_WAIT))
-            .min()
-    }
-
-    /// Sends incomplete records that have waited long enough.
-    pub fn tick(&mut self, now: Instant) {
-        let due = |s: &Sending| !s.carry.is_empty() && now >= s.carry_since.after(CARRY_WAIT);
-        let due: Vec<u16> = self.connections.iter().filter(|(_, s)| due(s)).map(|(id, _)| *id).collect();
-        for connection in due {
-            self.flush_carry(connection, now);
-        }
-    }
-
     /// Whether the connection's direction has ended and all of it has been verified by the far side.
     pub fn is_ended(&self, connection: u16) -> bool {
         self.connections.get(&connection).is_some_and(|s| s.ended && s.verified_frames == s.frames)
@@ -517,12 +527,15 @@ impl Outbound {
     /// The peer has finished, so it has verified everything: its last words to that effect were lost.
     pub fn peer_finished(&mut self) {
         for sending in self.connections.values_mut() {
-            sending.under_way.clear();
-            sending.verified_frames = sending.frames;
-            sending.verified = sending.position;
+            sending.verify_all();
         }
         self.encoding.drop_all();
         self.retained.release_all();
+    }
+
+    /// Whether a hypervisor waits because of what is under way.
+    pub fn is_held_up(&self) -> bool {
+        self.connections.values().any(|sending| sending.wait.get() == Wait::Path)
     }
 
     /// Bytes by how they left.

@@ -20,6 +20,18 @@ pub(super) struct UnderWay {
     /// When it was ready for a stream.
     pub(super) left_at: Instant,
     pub(super) encoded_bytes: u64,
+    /// Guest bytes that it stands for.
+    pub(super) length: u64,
+    /// Frames of it that have not arrived: the parts and itself.
+    pub(super) missing: usize,
+}
+
+impl UnderWay {
+    /// A frame that leaves now, with its parts.
+    pub(super) fn new(end: u64, length: u64, parts: Vec<FrameKey>, encoded_bytes: u64, now: Instant) -> Self {
+        let missing = 1 + parts.len();
+        UnderWay { end, parts, sent_at: now, left_at: now, encoded_bytes, length, missing }
+    }
 }
 
 /// One connection's outgoing direction.
@@ -39,6 +51,8 @@ pub(super) struct Sending {
     pub(super) under_way: VecDeque<UnderWay>,
     /// Verified, but the far hypervisor has not taken it yet.
     pub(super) verified_under_way: VecDeque<UnderWay>,
+    /// Guest bytes of `under_way` that have arrived whole.
+    arrived: u64,
     pub(super) pace: Pace,
     /// Why the hypervisor was not read, since the last batch.
     pub(super) wait: Cell<Wait>,
@@ -62,6 +76,7 @@ impl Sending {
             limit,
             under_way: VecDeque::new(),
             verified_under_way: VecDeque::new(),
+            arrived: 0,
             pace: Pace::default(),
             wait: Cell::new(Wait::Source),
             ended: false,
@@ -86,20 +101,71 @@ impl Sending {
         let sequence = self.frames;
         self.frames += 1;
         self.pace.sent(self.position.saturating_sub(self.consumed), now);
-        self.under_way.push_back(UnderWay {
-            end: self.position,
-            parts,
-            sent_at: now,
-            left_at: now,
-            encoded_bytes,
-        });
+        let length = self.position - self.under_way.back().map_or(self.verified, |last| last.end);
+        self.under_way.push_back(UnderWay::new(self.position, length, parts, encoded_bytes, now));
         sequence
+    }
+
+    fn at(&mut self, sequence: u64) -> Option<&mut UnderWay> {
+        let place = sequence.checked_sub(self.verified_frames).and_then(|place| usize::try_from(place).ok());
+        place.and_then(|place| self.under_way.get_mut(place))
+    }
+
+    /// A frame of what is under way at `sequence` has arrived.
+    pub(super) fn arrived(&mut self, sequence: u64) {
+        let Some(under_way) = self.at(sequence) else { return };
+        under_way.missing = under_way.missing.saturating_sub(1);
+        if under_way.missing == 0 {
+            self.arrived += under_way.length;
+        }
+    }
+
+    /// One that had arrived may have been lost after all.
+    pub(super) fn lost(&mut self, sequence: u64) {
+        let Some(under_way) = self.at(sequence) else { return };
+        under_way.missing += 1;
+        if under_way.missing == 1 {
+            self.arrived -= under_way.length;
+        }
+    }
+
+    /// The oldest frame under way has been verified.
+    pub(super) fn verify_next(&mut self) -> Option<UnderWay> {
+        let under_way = self.under_way.pop_front()?;
+        self.verified_frames += 1;
+        self.verified = under_way.end;
+        if under_way.missing == 0 {
+            self.arrived -= under_way.length;
+        }
+        Some(under_way)
+    }
+
+    /// All that is under way has been verified.
+    pub(super) fn verify_all(&mut self) {
+        self.under_way.clear();
+        self.arrived = 0;
+        (self.verified_frames, self.verified) = (self.frames, self.position);
+    }
+
+    /// Guest bytes that have crossed the path and wait there for something that has not: they need nothing more of it.
+    pub(super) fn behind_a_hole(&self) -> u64 {
+        let in_order = self.under_way.iter().take_while(|under_way| under_way.missing == 0);
+        self.arrived - in_order.map(|under_way| under_way.length).sum::<u64>()
+    }
+
+    /// The first that has not arrived whole, and its sequence, where something after it has.
+    pub(super) fn hole(&self) -> Option<(u64, &UnderWay)> {
+        if self.behind_a_hole() == 0 {
+            return None;
+        }
+        let sequences = self.verified_frames..;
+        sequences.zip(&self.under_way).find(|(_, under_way)| under_way.missing > 0)
     }
 
     /// A frame that is under way, whose encoding was handed out, leaves only now: with these parts, `encoded_bytes` in all.
     pub(super) fn became(&mut self, sequence: u64, parts: Vec<FrameKey>, encoded_bytes: u64, now: Instant) {
-        let place = sequence.checked_sub(self.verified_frames).and_then(|place| usize::try_from(place).ok());
-        if let Some(under_way) = place.and_then(|place| self.under_way.get_mut(place)) {
+        if let Some(under_way) = self.at(sequence) {
+            under_way.missing = 1 + parts.len();
             (under_way.parts, under_way.encoded_bytes) = (parts, encoded_bytes);
             // How long encoding took is not how long the link takes.
             under_way.left_at = now;

@@ -175,7 +175,7 @@ impl PathStats {
     }
 }
 
-fn set_u32(fd: BorrowedFd<'_>, option: libc::c_int, value: u32) -> io::Result<()> {
+pub(super) fn set_u32(fd: BorrowedFd<'_>, option: libc::c_int, value: u32) -> io::Result<()> {
     // SAFETY: `value` is readable for the four bytes that are announced, and `fd` is open for the duration of the borrow.
     let rc = unsafe {
         libc::setsockopt(

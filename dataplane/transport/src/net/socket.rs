@@ -3,7 +3,7 @@
 //! Bytes move by `sendmsg` and `recvmsg` without blocking, straight between the kernel and the caller's buffers; glommio
 //! (io_uring) is asked only when there is nothing to do but wait. No byte ever passes through a buffer of glommio's.
 
-use super::options::unacknowledged_bytes;
+use super::options::{set_u32, unacknowledged_bytes};
 use super::{AppliedOptions, NetError, PathStats, SocketOptions};
 use crate::limits::SYSCALLS_PER_POLL_MAX;
 use crate::tls::{Secured, TlsPeer};
@@ -233,6 +233,11 @@ impl Socket {
 
     pub(crate) fn unacknowledged_bytes(&self) -> io::Result<usize> {
         self.with_fd(unacknowledged_bytes)
+    }
+
+    /// `TCP_NOTSENT_LOWAT`: bytes that may wait unsent in the kernel before the socket stops being writable.
+    pub(crate) fn bound_unsent(&self, bytes: u32) -> io::Result<()> {
+        self.with_fd(|fd| set_u32(fd, libc::TCP_NOTSENT_LOWAT, bytes))
     }
 
     pub(crate) fn applied_options(&self) -> io::Result<AppliedOptions> {

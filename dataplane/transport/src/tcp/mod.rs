@@ -3,7 +3,7 @@
 mod receive;
 mod send;
 
-use crate::contract::{Caps, CloseReason, Event, Refused, Transport};
+use crate::contract::{Caps, CloseReason, Event, Flow, Refused, Transport};
 use crate::limits::{FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_CEILING, SYSCALLS_PER_POLL_MAX};
 use crate::net::{AppliedOptions, NetError, OpenSocket, PathStats, Peer, Socket, SocketOptions};
 use crate::pool::{FrameBuffer, FramePool};
@@ -12,6 +12,7 @@ use bytes::Bytes;
 use receive::{Progress, Reassembly};
 use send::SendQueue;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 /// Whether a frame's header is what its sender wrote, for protocols whose headers can tell.
 pub type HeaderCheck = fn(&[u8; FRAME_HEADER_BYTES]) -> bool;
@@ -82,6 +83,8 @@ pub struct TcpTransport {
     finished: bool,
     // The task that polls, to be told of frames that others submit.
     poller: Option<Waker>,
+    /// What [`Transport::bound_unsent`] said last.
+    unsent_bound: usize,
 }
 
 impl std::fmt::Debug for TcpTransport {
@@ -126,6 +129,7 @@ impl TcpTransport {
             said_farewell: false,
             finished: false,
             poller: None,
+            unsent_bound: usize::MAX,
         })
     }
 
@@ -285,6 +289,32 @@ impl Transport for TcpTransport {
 
     fn unacknowledged_bytes(&self) -> usize {
         self.channel.socket().unacknowledged_bytes().unwrap_or(0)
+    }
+
+    fn flow(&self) -> Option<Flow> {
+        if self.dead.is_some() {
+            return None;
+        }
+        let path = self.path_stats().ok()?;
+        let queued = self.queued_bytes();
+        let rate = path.window_bytes.saturating_mul(1_000_000) / u64::from(path.rtt_us.max(1));
+        Some(Flow {
+            outstanding_bytes: queued + self.unacknowledged_bytes(),
+            unsent_bytes: queued + path.unsent_bytes as usize,
+            rate_bytes_per_s: rate,
+            round_trip: Duration::from_micros(path.rtt_us.into()),
+            round_trip_min: Duration::from_micros(path.rtt_min_us.into()),
+            retransmits: path.retransmits,
+        })
+    }
+
+    fn bound_unsent(&mut self, bytes: usize) {
+        // A quarter more or less is not worth a system call.
+        if bytes.abs_diff(self.unsent_bound) > self.unsent_bound / 4 {
+            self.unsent_bound = bytes;
+            // Unix sockets have no such bound, and a kernel that refused it would only queue more.
+            let _ = self.channel.socket().bound_unsent(u32::try_from(bytes).unwrap_or(u32::MAX));
+        }
     }
 }
 

@@ -20,7 +20,7 @@ fn connections_are_opened_in_the_order_of_their_numbers() {
     let mut openings = Vec::new();
     for label in [MIGRATION, "disk-vda", MIGRATION] {
         pair.source.open_connection(label, pair.now).unwrap();
-        openings.push(pair.source.next_frame(StreamId(1)).unwrap());
+        openings.push(pair.source.next_frame(StreamId(1), Instant::START).unwrap());
     }
     for late in [2, 1] {
         deliver(&mut pair.destination, 1, openings[late].clone(), pair.now);
@@ -61,7 +61,7 @@ fn only_the_migrations_connections_are_parsed() {
         let mut kinds = Vec::new();
         for chunk in stream.chunks(100_000) {
             write(&mut pair.source, 0, chunk, pair.now);
-            while let Some(frame) = pair.source.next_frame(StreamId(1)) {
+            while let Some(frame) = pair.source.next_frame(StreamId(1), Instant::START) {
                 kinds.push(FrameHeader::read(&frame).unwrap().kind);
                 deliver(&mut pair.destination, 1, frame, pair.now);
             }

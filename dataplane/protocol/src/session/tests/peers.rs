@@ -14,17 +14,23 @@ fn an_unproven_stream_carries_nothing() {
     write(&mut pair.source, 0, b"guest", pair.now);
     write(&mut pair.destination, 0, b"answer", pair.now);
     pair.stream(2);
-    let open = pair.source.next_frame(StreamId(2)).unwrap();
+    let open = pair.source.next_frame(StreamId(2), Instant::START).unwrap();
     assert!(Open::read(&open[FRAME_HEADER_BYTES..]).unwrap().resume);
-    assert_eq!((pair.source.next_frame(StreamId(2)), pair.destination.next_frame(StreamId(2))), (None, None));
+    assert_eq!(
+        (
+            pair.source.next_frame(StreamId(2), Instant::START),
+            pair.destination.next_frame(StreamId(2), Instant::START)
+        ),
+        (None, None)
+    );
     deliver(&mut pair.destination, 2, open, pair.now);
-    let accept = pair.destination.next_frame(StreamId(2)).unwrap();
+    let accept = pair.destination.next_frame(StreamId(2), Instant::START).unwrap();
     assert_eq!(FrameHeader::read(&accept).unwrap().kind, Kind::Accept);
-    let answer = pair.destination.next_frame(StreamId(2)).unwrap();
-    assert_eq!(pair.source.next_frame(StreamId(2)), None, "the answer is still on its way");
+    let answer = pair.destination.next_frame(StreamId(2), Instant::START).unwrap();
+    assert_eq!(pair.source.next_frame(StreamId(2), Instant::START), None, "the answer is still on its way");
     deliver(&mut pair.source, 2, accept, pair.now);
     deliver(&mut pair.source, 2, answer, pair.now);
-    let guest = pair.source.next_frame(StreamId(2)).unwrap();
+    let guest = pair.source.next_frame(StreamId(2), Instant::START).unwrap();
     deliver(&mut pair.destination, 2, guest.clone(), pair.now);
     assert_eq!((pair.source.state(), pair.destination.state()), (&State::Running, &State::Running));
 
@@ -57,25 +63,25 @@ fn only_a_proven_stream_ends_an_interruption() {
 #[test]
 fn a_destination_asks_on_an_unproven_stream_whether_the_session_has_ended() {
     let mut pair = nearly_finished();
-    while let Some(frame) = pair.destination.next_frame(StreamId(1)) {
+    while let Some(frame) = pair.destination.next_frame(StreamId(1), Instant::START) {
         deliver(&mut pair.source, 1, frame, pair.now);
     }
-    while let Some(frame) = pair.source.next_frame(StreamId(1)) {
+    while let Some(frame) = pair.source.next_frame(StreamId(1), Instant::START) {
         if FrameHeader::read(&frame).unwrap().kind == Kind::ConnectionEnd {
             deliver(&mut pair.destination, 1, frame, pair.now);
         }
     }
     pair.drain(0);
-    while let Some(frame) = pair.destination.next_frame(StreamId(1)) {
+    while let Some(frame) = pair.destination.next_frame(StreamId(1), Instant::START) {
         deliver(&mut pair.source, 1, frame, pair.now);
     }
     assert_eq!(pair.source.state(), &State::Finished);
     pair.cut(1);
     assert!(matches!(pair.destination.state(), State::Interrupted { .. }));
     pair.stream(2);
-    let question = pair.destination.next_frame(StreamId(2)).unwrap();
+    let question = pair.destination.next_frame(StreamId(2), Instant::START).unwrap();
     assert_eq!(Progress::read(&question[FRAME_HEADER_BYTES..]), Ok(Progress::default()));
-    assert_eq!(pair.destination.next_frame(StreamId(2)), None);
+    assert_eq!(pair.destination.next_frame(StreamId(2), Instant::START), None);
     let finished = Reason::new(ReasonCode::Finished, "this session has finished");
     deliver(&mut pair.destination, 2, finished.to_frame(Kind::Refuse, SESSION, 0), pair.now);
     assert_eq!(pair.destination.state(), &State::Finished);

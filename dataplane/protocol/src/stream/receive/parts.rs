@@ -31,7 +31,7 @@ fn undecodable(lane: u16, sequence: u64, error: &PartError) -> Reason {
 }
 
 impl Inbound {
-    /// Takes a part, and decodes as many of its lane as stand in order (DWCP-22, DWCP-31).
+    /// Takes a part, and decodes as many of its lane as stand in order (DWCP-22, DWCP-31, DWCP-80).
     pub(super) fn receive_part(
         &mut self,
         lane: u16,

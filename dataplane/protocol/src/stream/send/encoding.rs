@@ -277,14 +277,14 @@ impl Outbound {
                 if let Some(sending) = self.connections.get_mut(&connection) {
                     sending.became(sequence, Vec::new(), raw.len() as u64, now);
                 }
-                self.enqueue((Lane::Connection(connection), sequence), raw);
+                self.enqueue((Lane::Connection(connection), sequence), (connection, sequence), raw);
                 continue;
             }
             self.count(&tally);
             let (mut keys, mut encoded) = (Vec::with_capacity(parts.len()), 0);
             for (lane, frame) in parts {
                 encoded += frame.len();
-                keys.push(self.send_part(lane, frame));
+                keys.push(self.send_part(lane, (connection, sequence), frame));
             }
             encoded += index.len();
             if let Some(sending) = self.connections.get_mut(&connection) {
@@ -293,7 +293,7 @@ impl Outbound {
             let lane = Lane::Connection(connection);
             let header =
                 FrameHeader { kind: Kind::Index, lane, session: self.session, epoch: self.epoch, sequence };
-            self.enqueue((lane, sequence), finish_frame(index, header));
+            self.enqueue((lane, sequence), (connection, sequence), finish_frame(index, header));
         }
     }
 }

@@ -1,0 +1,126 @@
+//! Frames that are stuck on one stream leave again on another.
+//!
+//! TCP recovers a lost segment in a round trip, mostly; one whose repetition is lost too waits for a timer, and a stream whose
+//! path has died for many. Everything behind the missing frame waits with it, on whichever stream it came. So the oldest frame
+//! under way leaves again, once, on another stream, when it has been on its way for longer than frames take: longer than their
+//! smoothed time and four times its variation, as TCP's own timer has it (RFC 6298). The receiver drops what it has
+//! (DWCP-80). Only a frame that others wait for is repeated, and only a share of the traffic.
+
+use super::Outbound;
+use crate::limits::{CARRY_WAIT, REPEATED_BYTES_FREE, REPEATED_SHARE, STUCK_MIN};
+use crate::schedule::FrameKey;
+use crate::stream::retain::StreamId;
+use crate::stream::sending::Sending;
+use crate::time::Instant;
+use crate::wire::Lane;
+use std::time::Duration;
+
+/// How long frames take from the stream's taking them to their arrival, smoothed (RFC 6298).
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Arrivals {
+    smoothed: Option<Duration>,
+    variation: Duration,
+}
+
+impl Arrivals {
+    fn add(&mut self, sample: Duration) {
+        let Some(smoothed) = self.smoothed else {
+            (self.smoothed, self.variation) = (Some(sample), sample / 2);
+            return;
+        };
+        self.variation = (self.variation * 3 + smoothed.abs_diff(sample)) / 4;
+        self.smoothed = Some((smoothed * 7 + sample) / 8);
+    }
+
+    /// After how long a frame is stuck; `None` while nothing is known.
+    fn stuck_after(&self) -> Option<Duration> {
+        self.smoothed.map(|smoothed| (smoothed + self.variation * 4).max(smoothed * 3 / 2).max(STUCK_MIN))
+    }
+}
+
+impl Outbound {
+    /// The far side's system has these frames, which `stream` carried. True: more may be read than before.
+    pub fn arrived(&mut self, stream: StreamId, frames: &[FrameKey], now: Instant) -> bool {
+        let mut any = false;
+        for key in frames {
+            let Some(arrival) = self.retained.arrived(key, stream) else { continue };
+            if let Some(taken_at) = arrival.taken_at {
+                self.arrivals.add(now.since(taken_at));
+            }
+            let (connection, sequence) = arrival.owner;
+            if let Some(sending) = self.connections.get_mut(&connection) {
+                sending.arrived(sequence);
+                any = true;
+            }
+        }
+        any
+    }
+
+    /// When [`Outbound::tick`] has something to do. `elsewhere`: there is another stream for what is stuck on one.
+    pub fn deadline(&self, elsewhere: bool) -> Option<Instant> {
+        let carry = self.connections.values().filter(|sending| !sending.carry.is_empty());
+        let carry = carry.map(|sending| sending.carry_since.after(CARRY_WAIT));
+        let stuck = self.holes(elsewhere).map(|(_, stuck_at)| stuck_at);
+        carry.chain(stuck).min()
+    }
+
+    /// Sends incomplete records that have waited long enough, and again what is stuck.
+    pub fn tick(&mut self, elsewhere: bool, now: Instant) {
+        let due = |s: &Sending| !s.carry.is_empty() && now >= s.carry_since.after(CARRY_WAIT);
+        let due: Vec<u16> = self.connections.iter().filter(|(_, s)| due(s)).map(|(id, _)| *id).collect();
+        for connection in due {
+            self.flush_carry(connection, now);
+        }
+        let stuck: Vec<FrameKey> =
+            self.holes(elsewhere).filter(|(_, stuck_at)| now >= *stuck_at).map(|(key, _)| key).collect();
+        for key in stuck {
+            self.retained.repeat(key);
+        }
+    }
+
+    fn may_repeat(&self) -> bool {
+        let repeated = self.bytes.repeated < REPEATED_BYTES_FREE + self.bytes.wire / REPEATED_SHARE;
+        repeated && self.retained.takes_repeats()
+    }
+
+    /// Frames for which others wait that have arrived, and when each counts as stuck.
+    fn holes(&self, elsewhere: bool) -> impl Iterator<Item = (FrameKey, Instant)> + '_ {
+        let after = self.arrivals.stuck_after().filter(|_| elsewhere && self.may_repeat());
+        let connections = self.connections.iter().filter(move |_| after.is_some());
+        let holes = connections.filter_map(|(id, sending)| Some((*id, sending.hole()?)));
+        holes.flat_map(move |(id, (sequence, hole))| {
+            let keys = hole.parts.iter().copied().chain(std::iter::once((Lane::Connection(id), sequence)));
+            keys.filter_map(move |key| Some((key, self.retained.stuck_since(&key)?.after(after?))))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn stuck_is_what_takes_longer_than_frames_take() {
+        let mut arrivals = Arrivals::default();
+        assert_eq!(arrivals.stuck_after(), None);
+        for _ in 0..100 {
+            arrivals.add(60 * MS);
+        }
+        let after = arrivals.stuck_after().unwrap();
+        assert!((90 * MS..100 * MS).contains(&after), "{after:?}");
+        for round in 0..100 {
+            arrivals.add(if round % 2 == 0 { 50 * MS } else { 150 * MS });
+        }
+        let after = arrivals.stuck_after().unwrap();
+        assert!((240 * MS..400 * MS).contains(&after), "{after:?}");
+    }
+
+    #[test]
+    fn on_a_short_path_a_late_machine_is_no_stuck_frame() {
+        let mut arrivals = Arrivals::default();
+        arrivals.add(MS / 10);
+        assert_eq!(arrivals.stuck_after(), Some(STUCK_MIN));
+    }
+}
