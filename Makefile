@@ -9,7 +9,7 @@ GUEST_INIT := $(GUEST_DIR)/build/$(GUEST_TRIPLE)/release/novacron-guest
 CRATES := --workspace --exclude novacron-guest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup guest guest-image build demo bench bench-full figures microbench test lint unit fuzz e2e
+.PHONY: help setup guest guest-image build package demo bench bench-full figures microbench test lint unit fuzz e2e
 # Steps share the processor and one build directory: in order, whatever -j says.
 .NOTPARALLEL:
 
@@ -31,6 +31,9 @@ guest-image: setup ## make the disk image that workloads of real programs run fr
 
 build: setup ## build everything, optimised
 	cargo build --locked --release $(CRATES)
+
+package: build ## make a Debian package with hardened units, and check it
+	image/deb/check.sh "$$(image/deb/build.sh $(TARGET_DIR)/release $(TARGET_DIR)/package)"
 
 demo: guest build ## migrate a running guest through two gateways and say what came of it
 	$(TARGET_DIR)/release/novacron-demo $(TARGET_DIR)/demo
