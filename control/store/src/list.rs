@@ -161,7 +161,7 @@ impl Store {
     pub async fn settings(&self, prefix: &str) -> Result<Vec<(String, String)>, StoreError> {
         let length = u64::try_from(prefix.chars().count()).unwrap_or(u64::MAX);
         let query = Statement::query(
-            "SELECT name, value FROM settings WHERE substr(name, 1, CAST($1 AS INTEGER)) = $2 ORDER BY name LIMIT $3",
+            "SELECT name, value FROM settings WHERE substr(name, 1, CAST(CAST($1 AS BIGINT) AS INTEGER)) = $2 ORDER BY name LIMIT $3",
             vec![length.into(), prefix.into(), crate::limits::PAGE_ITEMS_MAX.into()],
         );
         let rows = self.inner.backend.rows(query).await?;

@@ -108,7 +108,7 @@ fn sample(peer: &str, second: u64) -> PathSample {
         at: at(second),
         measured_by: "probe".to_owned(),
         rtt_us: Some(40_000),
-        bandwidth_bytes_per_s: (second % 2 == 0).then_some(25_000_000),
+        bandwidth_bytes_per_s: second.is_multiple_of(2).then_some(25_000_000),
         loss_ppm: Some(1),
     }
 }
@@ -133,7 +133,7 @@ pub(crate) async fn samples_are_kept_once_and_pruned_within_bounds(place: &dyn P
     let pruned = store.prune_at(at(10 * 366 * 86_400)).await.unwrap();
     assert_eq!(pruned.samples, 100);
     assert_eq!(store.prune_at(at(10 * 366 * 86_400)).await.unwrap().samples, 0);
-    let page = Page { after: Some(format!("{}:", at(151).unix_ms()).parse().unwrap()), items_max: 10 };
+    let page = Page { after: Some(format!("{}:probe", at(151).unix_ms()).parse().unwrap()), items_max: 10 };
     let oldest = store.samples("b", &page).await.unwrap();
     assert_eq!(oldest.items, [sample("b", 150)]);
     // And one that jumps back takes nothing.

@@ -155,7 +155,7 @@ impl Postgres {
         // Its children notice, and the next start refuses to begin before the last of them has gone.
         wait_until("PostgreSQL is gone", || {
             let segment = self.path().join("data/postmaster.pid");
-            !self.order("postgres", "SELECT 1").is_ok()
+            self.order("postgres", "SELECT 1").is_err()
                 && (std::fs::remove_file(&segment).is_ok() || !segment.exists())
         });
     }

@@ -32,11 +32,12 @@ impl Redis {
         let settings = format!(
             "bind 127.0.0.1\nport 0\ntls-port {port}\ntls-cert-file {}\ntls-key-file {}\ntls-ca-cert-file {}\n\
              tls-auth-clients no\nrequirepass \"{PASSWORD}\"\nsave \"\"\nappendonly yes\nappendfsync always\ndir {}\n\
-             loglevel warning\n",
+             loglevel warning\nlogfile {}\n",
             files.certificate.display(),
             files.key.display(),
             files.authority.display(),
             dir.path().display(),
+            dir.path().join("redis.log").display(),
         );
         let owner_only = |name: &str, text: &str| {
             std::fs::write(dir.path().join(name), text).unwrap();
