@@ -47,7 +47,8 @@ qemu_is_good() { local have; have="$(qemu_version)"; [ -n "$have" ] && at_least 
 # setpriv (util-linux) ties the processes that tests start to the life of the test; socat and zstd are what gateways
 # are compared with; mke2fs writes the guest's disk image; git is what glommio's build script calls; ip makes the
 # lab's namespaces, iperf3 and ping measure its links; pkg-config finds the SQLite that the store links; its tests start
-# clusters of PostgreSQL and servers of Redis of their own; dpkg-shlibdeps and strace make and check the package.
+# clusters of PostgreSQL and servers of Redis of their own; dpkg-shlibdeps and strace make and check the package; prometheus,
+# curl and jq check alert rules and the dashboard.
 missing_packages() {
     { command -v cc && command -v c++ && command -v make; } >/dev/null || echo build-essential
     command -v git >/dev/null || echo git
@@ -61,6 +62,9 @@ missing_packages() {
     [ -e /usr/include/sqlite3.h ] || echo libsqlite3-dev
     compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || echo postgresql
     command -v redis-server >/dev/null || echo redis-server
+    command -v prometheus >/dev/null || echo prometheus
+    command -v curl >/dev/null || echo curl
+    command -v jq >/dev/null || echo jq
     command -v strace >/dev/null || echo strace
     command -v dpkg-shlibdeps >/dev/null || echo dpkg-dev
     { command -v mke2fs || [ -x /usr/sbin/mke2fs ] || [ -x /sbin/mke2fs ]; } >/dev/null || echo e2fsprogs

@@ -209,6 +209,7 @@ impl Store {
         to: &mut (impl Write + Send),
     ) -> Result<Verified, AuditFault> {
         let backend = &self.inner.backend;
+        let _front = self.inner.log_front.lock().await;
         // Read before the database's head, so that it cannot be ahead of it.
         let anchored = anchor::read(self.inner.state_dir())?;
         let (base, head) = ends(backend).await?;

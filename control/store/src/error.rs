@@ -21,8 +21,10 @@ pub enum StoreError {
         /// What the database said.
         what: String,
     },
-    /// No room where the database lives.
-    #[error("the database has no room to write: {what}. Nothing was changed; free space where it is stored")]
+    /// No room where the database lives, or no right to write there.
+    #[error(
+        "the database cannot write: {what}. Nothing was changed; free space where it is stored, or see who may write there"
+    )]
     Full {
         /// What the database said.
         what: String,

@@ -10,6 +10,8 @@ pub const TEXT_BYTES_MAX: usize = 1024;
 pub const AUDIT_DETAIL_BYTES_MAX: usize = 16 << 10;
 /// Longest line of an audit export that is read back, in bytes: every field at its longest, each byte escaped to six.
 pub const AUDIT_LINE_BYTES_MAX: usize = 6 * (AUDIT_DETAIL_BYTES_MAX + 8 * TEXT_BYTES_MAX);
+/// Most path samples of one call: they are one transaction, which must end within a statement's time.
+pub const SAMPLES_AT_ONCE_MAX: usize = 4096;
 /// Most items of one page: a thousand session records are a few megabytes, and no query holds the database longer.
 pub const PAGE_ITEMS_MAX: u32 = 1000;
 /// Items of a page unless told otherwise: what people look through.
@@ -50,6 +52,10 @@ pub const POSTGRES_SILENCE_MAX: Duration = Duration::from_secs(8);
 pub const RETRY_WAIT_MIN: Duration = Duration::from_millis(100);
 /// Longest wait between looks at a database that is away: it is found within this of its return.
 pub const RETRY_WAIT_MAX: Duration = Duration::from_secs(4);
+/// Longest wait between tries to store what is spooled; within the wait above a try costs nothing.
+pub const REPLAY_WAIT_MAX: Duration = Duration::from_secs(1);
+/// How long a starter waits for a process that is ending to let go of the state folder.
+pub const STATE_WAIT: Duration = Duration::from_secs(5);
 /// How long a starter waits for another one that upgrades the schema.
 pub const UPGRADE_WAIT: Duration = Duration::from_secs(60);
 /// How long closing waits for what is spooled to be stored; what is left stays in the spool's file.

@@ -80,7 +80,7 @@ impl Default for Retention {
 pub struct StoreOptions {
     /// Where records are.
     pub database: Database,
-    /// A folder of this process alone, for what must outlive it beside the database: the spool of a database that is
+    /// A folder of this process alone (it is locked), for what must outlive it beside the database: the spool of a database that is
     /// away, what was set aside, and the audit log's head. It must exist. On another file system than SQLite's file, it
     /// still has room when that one has none.
     pub state_dir: PathBuf,

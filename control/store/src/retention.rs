@@ -119,7 +119,10 @@ impl Store {
             migrations: prune(backend, &MIGRATIONS, retention.migrations_max, records).await?,
             samples: prune(backend, &SAMPLES, retention.samples_max, before(retention.sample_age_max))
                 .await?,
-            audit: audit_log::let_go(backend, retention.audit_max).await?,
+            audit: {
+                let _front = inner.log_front.lock().await;
+                audit_log::let_go(backend, retention.audit_max).await?
+            },
             claims: backend.one(expired).await?.changed,
         })
     }

@@ -5,19 +5,23 @@
 //! restart the file is read again; since every record is idempotent, a record that was stored just before does no harm.
 
 use std::collections::VecDeque;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, BufRead, BufReader, Write as _};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use crate::error::StoreError;
-use crate::limits::{RECORD_BYTES_MAX, SET_ASIDE_BYTES_MAX, SPOOL_BYTES_MAX, SPOOL_ENTRIES_MAX};
+use crate::limits::{RECORD_BYTES_MAX, SET_ASIDE_BYTES_MAX, SPOOL_BYTES_MAX, SPOOL_ENTRIES_MAX, STATE_WAIT};
 use crate::write::Write;
 
 /// The spool's file in the state folder.
 pub(crate) const FILE_NAME: &str = "spool.jsonl";
 /// What could not be stored for good.
 pub(crate) const SET_ASIDE_NAME: &str = "set-aside.jsonl";
+/// What is locked in the state folder.
+const LOCK_NAME: &str = "store.lock";
 /// A record's line may be larger than what is stored of it: samples come several at once, and JSON in JSON is escaped.
 const LINE_BYTES_MAX: usize = 8 * RECORD_BYTES_MAX;
 
@@ -32,6 +36,8 @@ pub(crate) struct Spool {
     /// Records at the queue's end that the file lacks.
     only_in_memory: usize,
     bounds: (usize, usize),
+    /// Locked: no other process writes into this folder. The lock goes with the process, however it ends.
+    _folder: File,
 }
 
 impl Spool {
@@ -44,6 +50,7 @@ impl Spool {
                 path.display()
             ),
         };
+        let folder = lock(state_dir)?;
         let file = OpenOptions::new()
             .read(true)
             .append(true)
@@ -59,6 +66,7 @@ impl Spool {
             file_bytes: 0,
             only_in_memory: 0,
             bounds: (SPOOL_ENTRIES_MAX, SPOOL_BYTES_MAX),
+            _folder: folder,
         };
         let mut reader = BufReader::new(&file);
         let mut line = Vec::new();
@@ -208,6 +216,34 @@ impl Spool {
     }
 }
 
+/// Takes the state folder for this process.
+fn lock(state_dir: &Path) -> Result<File, StoreError> {
+    let path = state_dir.join(LOCK_NAME);
+    let wrong = |why: &dyn std::fmt::Display| StoreError::Options {
+        what: format!(
+            "the state folder {} cannot be taken: {why}. See that it exists, belongs to this user, and that no other \
+             control process uses it",
+            state_dir.display()
+        ),
+    };
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(|error| wrong(&error))?;
+    let deadline = Instant::now() + STATE_WAIT;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => sleep(Duration::from_millis(50)),
+            Err(TryLockError::WouldBlock) => return Err(wrong(&"another process has locked it")),
+            Err(TryLockError::Error(error)) => return Err(wrong(&error)),
+        }
+    }
+}
+
 fn set_aside(state_dir: &Path, line: &[u8]) {
     let path = state_dir.join(SET_ASIDE_NAME);
     let result = OpenOptions::new().append(true).create(true).mode(0o600).open(&path).and_then(|mut file| {
@@ -257,6 +293,14 @@ mod tests {
         assert_eq!(drain(&mut spool), (0..5).map(answer).collect::<Vec<_>>());
         drop(spool);
         assert_eq!(Spool::open(dir.path()).unwrap().len(), 0);
+    }
+
+    #[test]
+    fn a_folder_is_one_process_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let _spool = Spool::open(dir.path()).unwrap();
+        let error = Spool::open(dir.path()).unwrap_err();
+        assert!(error.to_string().contains("another process has locked it"), "{error}");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::audit_log;
 use crate::backend::Backend;
 use crate::clock::SteadyClock;
 use crate::error::StoreError;
-use crate::limits::{CLOSE_TIME_MAX, RETRY_WAIT_MAX, RETRY_WAIT_MIN, WRITERS_MAX};
+use crate::limits::{CLOSE_TIME_MAX, REPLAY_WAIT_MAX, RETRY_WAIT_MAX, RETRY_WAIT_MIN, WRITERS_MAX};
 use crate::options::{Retention, StoreOptions};
 use crate::record::{MigrationRecord, PathSample, SeenSession};
 use crate::schema::{self, UPGRADES};
@@ -86,6 +86,8 @@ pub(crate) struct Inner {
     state_dir: PathBuf,
     /// Whoever holds it writes: records reach the database in the order in which they came.
     turn: AsyncMutex<()>,
+    /// Whoever holds it may rely on the audit log's oldest entry: it is being verified, or let go of.
+    pub(crate) log_front: AsyncMutex<()>,
     waiting: Semaphore,
     spool: Arc<Mutex<Spool>>,
     noted: Mutex<Noted>,
@@ -123,6 +125,7 @@ impl Store {
             retention: options.retention,
             state_dir: options.state_dir,
             turn: AsyncMutex::new(()),
+            log_front: AsyncMutex::new(()),
             waiting: Semaphore::new(WRITERS_MAX),
             spool: Arc::new(Mutex::new(spool)),
             noted: Mutex::new(Noted::default()),
@@ -367,7 +370,7 @@ async fn replay(inner: Weak<Inner>, spooled: Arc<Notify>) {
             Err(_) => {
                 drop(alive);
                 sleep(wait).await;
-                wait = (wait * 2).min(RETRY_WAIT_MAX);
+                wait = (wait * 2).min(REPLAY_WAIT_MAX);
             }
         }
     }

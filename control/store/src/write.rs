@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::audit::{AuditDraft, check_text};
 use crate::error::StoreError;
-use crate::limits::{RECORD_BYTES_MAX, TEXT_BYTES_MAX};
+use crate::limits::{RECORD_BYTES_MAX, SAMPLES_AT_ONCE_MAX, TEXT_BYTES_MAX};
 use crate::record::{MigrationRecord, PathSample, SeenSession};
 use crate::statement::Statement;
 
@@ -43,6 +43,10 @@ impl Write {
                 json("a session's record", &seen.record).map(drop)
             }
             Self::Migration(record) => json("a migration's record", record).map(drop),
+            Self::Samples(samples) if samples.len() > SAMPLES_AT_ONCE_MAX => {
+                let what = format!("{} samples at once; {SAMPLES_AT_ONCE_MAX} are taken", samples.len());
+                Err(StoreError::Unfit { what })
+            }
             Self::Samples(samples) => samples.iter().try_for_each(|sample| {
                 check_name("a sample's peer", &sample.peer)?;
                 check_name("a sample's measurer", &sample.measured_by)

@@ -57,6 +57,7 @@ async fn a_unix_socket_goes_without_tls_and_nothing_else() {
     let store = Store::open(by_socket).await.unwrap();
     store.audit(draft(1)).await.unwrap();
     // The other way in really is encrypted: the server says so of the connection that asks.
+    drop(store);
     let other = Store::open(place.options()).await.unwrap();
     assert_eq!(other.verify_audit(&[]).await.unwrap().entries, 1);
     let asked = "SELECT COUNT(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) \

@@ -137,7 +137,7 @@ async fn on_a_full_disk() {
     let kept = store.audit(draft(1)).await.unwrap();
     assert!(matches!(kept, Kept::Spooled { .. }), "{kept:?}");
     let health = store.health();
-    assert!(health.away.as_ref().unwrap().contains("no room"), "{health:?}");
+    assert!(health.away.as_ref().unwrap().contains("cannot write"), "{health:?}");
     assert_eq!(health.refused, 0);
 
     std::fs::remove_file(&ballast).unwrap();

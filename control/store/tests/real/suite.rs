@@ -154,6 +154,8 @@ pub(crate) async fn settings_are_seen_at_once(place: &dyn Place) {
     assert_eq!(store.setting("switch.codec").await.unwrap(), None);
     assert!(matches!(store.set("", Some("1"), "uid:0").await, Err(StoreError::Unfit { .. })));
     assert!(matches!(store.set("a\0b", Some("1"), "uid:0").await, Err(StoreError::Unfit { .. })));
+    let many = vec![sample("b", 1); 5000];
+    assert!(matches!(store.save_samples(many).await, Err(StoreError::Unfit { .. })));
     let large = "x".repeat(2 << 20);
     assert!(matches!(store.set("a", Some(&large), "uid:0").await, Err(StoreError::TooLarge { .. })));
 }
@@ -197,7 +199,9 @@ async fn broken(store: &Store) -> (u64, Fault) {
 
 pub(crate) async fn the_audit_log_is_chained_and_what_is_done_to_it_found(place: &dyn Place) {
     let store = Store::open(place.options()).await.unwrap();
-    let other = Store::open(place.options()).await.unwrap();
+    let own = tempfile::tempdir().unwrap();
+    let other = StoreOptions { state_dir: own.path().to_owned(), ..place.options() };
+    let other = Store::open(other).await.unwrap();
     // Two processes write to the same log at once.
     let writers = [&store, &other].map(|store| {
         let store = store.clone();
