@@ -9,7 +9,7 @@ GUEST_INIT := $(GUEST_DIR)/build/$(GUEST_TRIPLE)/release/novacron-guest
 CRATES := --workspace --exclude novacron-guest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup guest guest-image build demo bench bench-full figures microbench test lint unit fuzz e2e
+.PHONY: help setup guest guest-image build package monitoring demo bench bench-full figures microbench test lint unit fuzz e2e
 # Steps share the processor and one build directory: in order, whatever -j says.
 .NOTPARALLEL:
 
@@ -32,6 +32,12 @@ guest-image: setup ## make the disk image that workloads of real programs run fr
 build: setup ## build everything, optimised
 	cargo build --locked --release $(CRATES)
 
+package: build ## make a Debian package with hardened units, and check it
+	image/deb/check.sh "$$(image/deb/build.sh $(TARGET_DIR)/release $(TARGET_DIR)/package)"
+
+monitoring: build ## check alert rules and dashboard against the control process, in a real Prometheus
+	control/monitoring/check.sh $(TARGET_DIR)/release
+
 demo: guest build ## migrate a running guest through two gateways and say what came of it
 	$(TARGET_DIR)/release/novacron-demo $(TARGET_DIR)/demo
 
@@ -47,7 +53,7 @@ figures: guest build ## measure the promised figures on loopback and say of each
 microbench: setup ## speed of the protocol's hot paths, in GB/s
 	cargo bench --locked -p novacron-protocol
 
-test: lint unit fuzz e2e ## everything that must hold, as CI runs it
+test: lint unit fuzz e2e package monitoring ## everything that must hold, as CI runs it
 
 lint: setup ## formatting and lints
 	cargo fmt --all --check

@@ -46,7 +46,9 @@ qemu_is_good() { local have; have="$(qemu_version)"; [ -n "$have" ] && at_least 
 
 # setpriv (util-linux) ties the processes that tests start to the life of the test; socat and zstd are what gateways
 # are compared with; mke2fs writes the guest's disk image; git is what glommio's build script calls; ip makes the
-# lab's namespaces, iperf3 and ping measure its links.
+# lab's namespaces, iperf3 and ping measure its links; pkg-config finds the SQLite that the store links; its tests start
+# clusters of PostgreSQL and servers of Redis of their own; dpkg-shlibdeps and strace make and check the package; prometheus,
+# curl and jq check alert rules and the dashboard.
 missing_packages() {
     { command -v cc && command -v c++ && command -v make; } >/dev/null || echo build-essential
     command -v git >/dev/null || echo git
@@ -56,6 +58,15 @@ missing_packages() {
     command -v ip >/dev/null || echo iproute2
     command -v iperf3 >/dev/null || echo iperf3
     command -v ping >/dev/null || echo iputils-ping
+    command -v pkg-config >/dev/null || echo pkg-config
+    [ -e /usr/include/sqlite3.h ] || echo libsqlite3-dev
+    compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || echo postgresql
+    command -v redis-server >/dev/null || echo redis-server
+    command -v prometheus >/dev/null || echo prometheus
+    command -v curl >/dev/null || echo curl
+    command -v jq >/dev/null || echo jq
+    command -v strace >/dev/null || echo strace
+    command -v dpkg-shlibdeps >/dev/null || echo dpkg-dev
     { command -v mke2fs || [ -x /usr/sbin/mke2fs ] || [ -x /sbin/mke2fs ]; } >/dev/null || echo e2fsprogs
     [ -e /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates
     qemu_is_good || echo qemu-system-x86
@@ -71,7 +82,9 @@ if ! is_apt_system; then
     cat >&2 <<NEEDS
   a C and C++ compiler, make, git    (to build)
   rustup or Rust of the version in Cargo.toml's rust-version, or later, with rustfmt and clippy
+  pkg-config, SQLite >= 3.34.1 with its headers
   qemu-system-x86_64 >= $QEMU_MIN, socat, zstd, setpriv, ip, iperf3, ping   (to test and to demonstrate)
+  PostgreSQL >= 12, redis-server   (to test the store)
   a Linux kernel with a 16550 serial port and devtmpfs built in, as $VMLINUZ
 NEEDS
     exit 3

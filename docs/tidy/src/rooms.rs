@@ -37,9 +37,10 @@ pub const ROOMS: &[Room] = &[
     Room { package: "novacron-cluster", may_know: &[], never: RUNTIMES },
     Room {
         package: "novacron-control",
-        may_know: &["novacron-cluster", "novacron-control-api"],
+        may_know: &["novacron-cluster", "novacron-control-api", "novacron-store"],
         never: &["glommio"],
     },
+    Room { package: "novacron-store", may_know: &["novacron-control-api"], never: &["glommio"] },
     Room { package: "novacron-keys", may_know: &["novacron-control-api"], never: RUNTIMES },
     Room {
         package: "novactl",
