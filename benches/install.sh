@@ -46,7 +46,8 @@ qemu_is_good() { local have; have="$(qemu_version)"; [ -n "$have" ] && at_least 
 
 # setpriv (util-linux) ties the processes that tests start to the life of the test; socat and zstd are what gateways
 # are compared with; mke2fs writes the guest's disk image; git is what glommio's build script calls; ip makes the
-# lab's namespaces, iperf3 and ping measure its links.
+# lab's namespaces, iperf3 and ping measure its links; clang 14 with llvm-strip and libbpf's headers compile the kernel's
+# program anew, to compare it with the embedded one.
 missing_packages() {
     { command -v cc && command -v c++ && command -v make; } >/dev/null || echo build-essential
     command -v git >/dev/null || echo git
@@ -56,6 +57,9 @@ missing_packages() {
     command -v ip >/dev/null || echo iproute2
     command -v iperf3 >/dev/null || echo iperf3
     command -v ping >/dev/null || echo iputils-ping
+    command -v clang-14 >/dev/null || echo clang-14
+    command -v llvm-strip-14 >/dev/null || echo llvm-14
+    [ -e /usr/include/bpf/bpf_helpers.h ] || echo libbpf-dev
     { command -v mke2fs || [ -x /usr/sbin/mke2fs ] || [ -x /sbin/mke2fs ]; } >/dev/null || echo e2fsprogs
     [ -e /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates
     qemu_is_good || echo qemu-system-x86
@@ -71,6 +75,7 @@ if ! is_apt_system; then
     cat >&2 <<NEEDS
   a C and C++ compiler, make, git    (to build)
   rustup or Rust of the version in Cargo.toml's rust-version, or later, with rustfmt and clippy
+  clang-14, llvm-strip-14, libbpf's headers   (to compile the kernel's program anew)
   qemu-system-x86_64 >= $QEMU_MIN, socat, zstd, setpriv, ip, iperf3, ping   (to test and to demonstrate)
   a Linux kernel with a 16550 serial port and devtmpfs built in, as $VMLINUZ
 NEEDS
