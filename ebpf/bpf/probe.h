@@ -18,7 +18,7 @@
 
 /* A peer's place is its tag modulo PEER_SLOTS, or one of the PEER_REACH - 1 after it. */
 #define PEER_SLOTS 1024
-#define PEER_REACH 8
+#define PEER_REACH 16
 #define PEER_EPOCHS 4
 
 /* Replays: bits remembered. A word is cleared as a whole (RFC 6479), so one word less is usable. */

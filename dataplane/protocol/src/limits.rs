@@ -202,8 +202,9 @@ pub const PROBE_PEER_SLOTS: usize = 1024;
 /// Most peers that a responder answers: as many as a gateway has streams' secrets of.
 pub const PROBE_PEERS_MAX: usize = 256;
 
-/// Places that a tag may stand at. The kernel looks at no more for each probe, known or not.
-pub const PROBE_PEER_REACH: usize = 8;
+/// Places that a tag may stand at. The kernel looks at no more for each probe, known or not; in a table that is a quarter full
+/// runs of taken places are shorter.
+pub const PROBE_PEER_REACH: usize = 16;
 
 /// Sequence numbers below the highest that are told apart from replays; a word of 64 is kept free. More than a train, so that
 /// reordering within one is no replay.

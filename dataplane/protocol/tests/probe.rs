@@ -81,7 +81,9 @@ fn a_rate_holds_and_forgers_do_not_use_it_up() {
         assert_eq!(responder.answer(&probe(sequence).write([0, 0]), FROM, 1), Err(Outcome::BadCookie));
     }
     let answered = |responder: &mut Responder, sequences: std::ops::Range<u64>, now| {
-        sequences.filter(|sequence| responder.answer(&probe(*sequence).write(key()), FROM, now).is_ok()).count() as u64
+        sequences
+            .filter(|sequence| responder.answer(&probe(*sequence).write(key()), FROM, now).is_ok())
+            .count() as u64
     };
     let burst = PROBE_BURST_NS / PROBE_COST_NS + 1;
     assert_eq!(answered(&mut responder, 0..5_000, 1), burst);

@@ -50,6 +50,23 @@ impl Side {
     }
 }
 
+/// An address and port, IPv4 mapped into IPv6.
+pub type Name = ([u8; 16], u16);
+
+/// The secret of a pair of gateways whose operators share one for all of them, as in a laboratory, and which side `own` is of it
+/// (DWCP-92).
+pub fn pair(shared: &[u8; 32], own: Name, peer: Name) -> (Secret, Side) {
+    let (lower, higher) = if own < peer { (own, peer) } else { (peer, own) };
+    let mut hasher = blake3::Hasher::new_derive_key("NovaCron probe 1: pair");
+    hasher.update(shared);
+    for (address, port) in [lower, higher] {
+        hasher.update(&address).update(&port.to_le_bytes());
+    }
+    let mut secret = [0; 32];
+    hasher.finalize_xof().fill(&mut secret);
+    (Secret(secret), if own < peer { Side::Dialler } else { Side::Acceptor })
+}
+
 /// Keys of one direction in one epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Keys {
@@ -100,6 +117,15 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn both_ends_of_a_pair_find_the_same_secret() {
+        let (a, b, c) = (([1; 16], 5), ([1; 16], 6), ([2; 16], 5));
+        let (secret, side) = pair(&[4; 32], a, b);
+        assert_eq!(pair(&[4; 32], b, a), (secret.clone(), side.other()));
+        assert_ne!(pair(&[4; 32], a, c).0, secret);
+        assert_ne!(pair(&[5; 32], a, b).0, secret);
     }
 
     #[test]
