@@ -238,7 +238,7 @@ impl Prober {
         };
         let probes = probes.clamp(TRAIN_PROBES_MIN, TRAIN_PROBES_MAX);
         self.trains = self.trains.wrapping_add(1).max(1);
-        let train = Train::new(self.trains, self.sequence, probes, PROBE_BYTES_MAX, now.as_nanos());
+        let train = Train::new(self.trains, self.sequence, probes, PROBE_BYTES_MAX);
         self.train = Some((train, probes));
         self.next_train = now.after(self.train_interval(probes));
         // What a full queue costs the single ones, probing did itself.
