@@ -150,7 +150,7 @@ fn describe(record: &PathRecord) -> String {
         );
     }
     text += &format!("\n{:<18}  {:>14}  {}\n", "", "VALUE", "95 % BETWEEN");
-    let rows: [(&str, Option<Interval>, fn(u64) -> String); 8] = [
+    let rows: [(&str, Option<Interval>, Say); 8] = [
         ("round trip, least", record.rtt_min_ns, time),
         ("median", record.rtt_median_ns, time),
         ("99 % below", record.rtt_p99_ns, time),
@@ -191,7 +191,10 @@ fn mode(mode: Option<PathMode>) -> &'static str {
     }
 }
 
-fn value(interval: Option<Interval>, say: fn(u64) -> String) -> String {
+/// Words for a number.
+type Say = fn(u64) -> String;
+
+fn value(interval: Option<Interval>, say: Say) -> String {
     interval.map_or_else(|| "-".to_owned(), |said| say(said.value))
 }
 

@@ -240,7 +240,7 @@ fn read_secret(file: &Path) -> Result<[u8; 32], String> {
 }
 
 fn parse_secret(text: &str) -> Option<[u8; 32]> {
-    if text.len() != 64 || !text.is_ascii() {
+    if text.len() != 64 || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
         return None;
     }
     let mut secret = [0; 32];
@@ -257,7 +257,9 @@ mod tests {
     #[test]
     fn a_secret_is_64_digits() {
         assert_eq!(parse_secret(&"5a".repeat(32)), Some([0x5a; 32]));
-        for wrong in ["", &"5a".repeat(31), &"5a".repeat(33), &"5g".repeat(32), &"é".repeat(32)] {
+        for wrong in
+            ["", &"5a".repeat(31), &"5a".repeat(33), &"5g".repeat(32), &"+5".repeat(32), &"é".repeat(32)]
+        {
             assert_eq!(parse_secret(wrong), None, "{wrong}");
         }
     }
