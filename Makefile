@@ -9,7 +9,7 @@ GUEST_INIT := $(GUEST_DIR)/build/$(GUEST_TRIPLE)/release/novacron-guest
 CRATES := --workspace --exclude novacron-guest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup guest guest-image build package monitoring demo bench bench-full figures microbench test lint unit fuzz e2e
+.PHONY: help setup guest guest-image build package monitoring demo bench bench-full figures microbench ebpf test lint unit fuzz e2e
 # Steps share the processor and one build directory: in order, whatever -j says.
 .NOTPARALLEL:
 
@@ -52,6 +52,9 @@ figures: guest build ## measure the promised figures on loopback and say of each
 
 microbench: setup ## speed of the protocol's hot paths, in GB/s
 	cargo bench --locked -p novacron-protocol
+
+ebpf: setup ## compile the kernel's program anew with clang 14; commit what it writes
+	ebpf/bpf/build.sh ebpf/bpf/probe.bpf.o
 
 test: lint unit fuzz e2e package monitoring ## everything that must hold, as CI runs it
 

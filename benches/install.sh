@@ -48,7 +48,8 @@ qemu_is_good() { local have; have="$(qemu_version)"; [ -n "$have" ] && at_least 
 # are compared with; mke2fs writes the guest's disk image; git is what glommio's build script calls; ip makes the
 # lab's namespaces, iperf3 and ping measure its links; pkg-config finds the SQLite that the store links; its tests start
 # clusters of PostgreSQL and servers of Redis of their own; dpkg-shlibdeps and strace make and check the package; prometheus,
-# curl and jq check alert rules and the dashboard.
+# curl and jq check alert rules and the dashboard; clang 14 with llvm-strip and libbpf's headers compile the kernel's program
+# anew, to compare it with the embedded one.
 missing_packages() {
     { command -v cc && command -v c++ && command -v make; } >/dev/null || echo build-essential
     command -v git >/dev/null || echo git
@@ -67,6 +68,9 @@ missing_packages() {
     command -v jq >/dev/null || echo jq
     command -v strace >/dev/null || echo strace
     command -v dpkg-shlibdeps >/dev/null || echo dpkg-dev
+    command -v clang-14 >/dev/null || echo clang-14
+    command -v llvm-strip-14 >/dev/null || echo llvm-14
+    [ -e /usr/include/bpf/bpf_helpers.h ] || echo libbpf-dev
     { command -v mke2fs || [ -x /usr/sbin/mke2fs ] || [ -x /sbin/mke2fs ]; } >/dev/null || echo e2fsprogs
     [ -e /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates
     qemu_is_good || echo qemu-system-x86
@@ -83,6 +87,7 @@ if ! is_apt_system; then
   a C and C++ compiler, make, git    (to build)
   rustup or Rust of the version in Cargo.toml's rust-version, or later, with rustfmt and clippy
   pkg-config, SQLite >= 3.34.1 with its headers
+  clang-14, llvm-strip-14, libbpf's headers   (to compile the kernel's program anew)
   qemu-system-x86_64 >= $QEMU_MIN, socat, zstd, setpriv, ip, iperf3, ping   (to test and to demonstrate)
   PostgreSQL >= 12, redis-server   (to test the store)
   a Linux kernel with a 16550 serial port and devtmpfs built in, as $VMLINUZ

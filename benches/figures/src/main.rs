@@ -9,6 +9,7 @@ mod load;
 mod memory;
 mod migrate;
 mod pair;
+mod probe;
 mod ram;
 mod relay;
 mod report;
@@ -89,6 +90,14 @@ struct Args {
     #[arg(long, value_name = "FILE")]
     choice_stream: Vec<PathBuf>,
 
+    /// Trials of each loss, where probes are measured
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    probe_trials: u32,
+
+    /// Seconds of each of them
+    #[arg(long, default_value_t = 60, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(3..=3600))]
+    probe_trial_seconds: u64,
+
     /// Where to write everything that was found
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -104,6 +113,8 @@ enum Figure {
     Fleet,
     Stuck,
     Choice,
+    /// In the lab; takes more than an hour with all trials, so only where it is named
+    Probe,
 }
 
 fn main() -> ExitCode {
@@ -132,6 +143,7 @@ fn run(args: &Args) -> Result<()> {
         fleet: None,
         stuck: None,
         choice: None,
+        probes: None,
     };
     if wanted(Figure::Relay) {
         let relay = relay::measure(args.relay_mib << 20, args.rounds, &say)?;
@@ -178,6 +190,12 @@ fn run(args: &Args) -> Result<()> {
         let choice = choice::measure(args.choice_mib, &args.choice_stream, rounds, &say)?;
         report.figures.extend(choice.verdicts.iter().cloned());
         report.choice = Some(choice);
+    }
+    if args.only.contains(&Figure::Probe) {
+        let extent = probe::Extent { trials: args.probe_trials, trial_seconds: args.probe_trial_seconds };
+        let probes = probe::measure(extent, &say)?;
+        report.figures.extend(probes.verdicts.iter().cloned());
+        report.probes = Some(probes);
     }
     println!("\n{}", report.text());
     match &args.json {

@@ -10,6 +10,7 @@ use crate::choice::Choice;
 use crate::fleet::{Fleet, Stuck};
 use crate::memory::Memory;
 use crate::migrate::Migrations;
+use crate::probe::Probes;
 use crate::relay::Relay;
 use crate::shards::Shards;
 use novacron_testbed::Host;
@@ -86,6 +87,7 @@ pub(crate) struct Report {
     pub(crate) fleet: Option<Fleet>,
     pub(crate) stuck: Option<Stuck>,
     pub(crate) choice: Option<Choice>,
+    pub(crate) probes: Option<Probes>,
 }
 
 impl Report {

@@ -23,6 +23,7 @@ pub mod limits;
 pub mod line;
 pub mod method;
 pub mod origin;
+pub mod path;
 pub mod peers;
 pub mod record;
 pub mod session;
@@ -39,6 +40,10 @@ pub use label::{Label, LabelError, LabelledEndpoint, MIGRATION};
 pub use line::{LineBuffer, LineTooLong, to_line};
 pub use method::Call;
 pub use origin::{Origin, OriginError};
+pub use path::{
+    ForceParams, Interval, ModeChange, PathList, PathMode, PathProfile, PathRecord, PathRef, PathSample,
+    ResponderRecord,
+};
 pub use peers::{IdentityError, IdentityKind, PeerDirection, PeerIdentity, PeerPattern, PeerRule, Peers};
 pub use record::{
     CodecBytes, ConnectionDirection, ConnectionRecord, Phase, Reason, SessionRecord, SessionState,

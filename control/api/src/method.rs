@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::error::{ErrorCode, RpcError};
 use crate::gateway::DrainParams;
+use crate::path::{ForceParams, PathRef};
 use crate::session::{CancelParams, SessionOpen, SessionRef, WatchParams};
 
 /// Notification that carries a record while a session is watched.
@@ -19,6 +20,12 @@ pub enum Call {
     GatewayInfo,
     /// `gateway.drain`, answered with [`crate::DrainResult`].
     GatewayDrain(DrainParams),
+    /// `path.list`, answered with [`crate::PathList`].
+    PathList,
+    /// `path.probe`, answered with [`crate::PathRecord`].
+    PathProbe(PathRef),
+    /// `path.force`, answered with [`crate::PathRecord`].
+    PathForce(ForceParams),
     /// `session.open`, answered with [`crate::OpenResult`].
     SessionOpen(Box<SessionOpen>),
     /// `session.list`, answered with [`crate::SessionList`].
@@ -35,9 +42,12 @@ pub enum Call {
 
 impl Call {
     /// Every method's name.
-    pub const METHODS: [&str; 8] = [
+    pub const METHODS: [&str; 11] = [
         "gateway.info",
         "gateway.drain",
+        "path.list",
+        "path.probe",
+        "path.force",
         "session.open",
         "session.list",
         "session.get",
@@ -51,6 +61,9 @@ impl Call {
         match self {
             Self::GatewayInfo => "gateway.info",
             Self::GatewayDrain(_) => "gateway.drain",
+            Self::PathList => "path.list",
+            Self::PathProbe(_) => "path.probe",
+            Self::PathForce(_) => "path.force",
             Self::SessionOpen(_) => "session.open",
             Self::SessionList => "session.list",
             Self::SessionGet(_) => "session.get",
@@ -63,8 +76,10 @@ impl Call {
     /// The parameters as they are written.
     pub fn params(&self) -> Value {
         let params = match self {
-            Self::GatewayInfo | Self::SessionList => Ok(Value::Object(Map::new())),
+            Self::GatewayInfo | Self::SessionList | Self::PathList => Ok(Value::Object(Map::new())),
             Self::GatewayDrain(params) => serde_json::to_value(params),
+            Self::PathProbe(params) => serde_json::to_value(params),
+            Self::PathForce(params) => serde_json::to_value(params),
             Self::SessionOpen(params) => serde_json::to_value(params),
             Self::SessionGet(params) | Self::SessionRelease(params) => serde_json::to_value(params),
             Self::SessionCancel(params) => serde_json::to_value(params),
@@ -87,6 +102,9 @@ impl Call {
         let call = match method {
             "gateway.info" => nothing(method, &params).map(|()| Self::GatewayInfo)?,
             "session.list" => nothing(method, &params).map(|()| Self::SessionList)?,
+            "path.list" => nothing(method, &params).map(|()| Self::PathList)?,
+            "path.probe" => Self::PathProbe(typed(method, params)?),
+            "path.force" => Self::PathForce(typed(method, params)?),
             "gateway.drain" => Self::GatewayDrain(typed(method, params)?),
             "session.open" => Self::SessionOpen(Box::new(typed(method, params)?)),
             "session.get" => Self::SessionGet(typed(method, params)?),

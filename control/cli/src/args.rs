@@ -58,6 +58,12 @@ pub(crate) enum Command {
     /// Show a gateway's version, listeners and state
     #[command(after_help = "Example:\n  novactl info --gateway /run/novacron/gateway.sock")]
     Info(GatewayArgs),
+    /// List the paths that a gateway probes, their modes, and who answers probes
+    #[command(after_help = "Example:\n  novactl paths --gateway /run/novacron/gateway.sock")]
+    Paths(GatewayArgs),
+    /// Show what is measured of the path to a peer, and the mode that follows
+    #[command(after_help = PROBE_EXAMPLES)]
+    Probe(crate::paths::ProbeArgs),
     /// Make a site's authorities; issue, list, rotate and revoke certificates
     Keys(Box<crate::keys::args::KeysArgs>),
     /// Let two sites trust each other's gateways, with a one-use code or by files
@@ -82,6 +88,11 @@ Examples:
   novactl recover                          the only unsettled migration
   novactl recover 00c0ffee00c0ffee         this one
   novactl recover --source-qmp /run/vm1.qmp --destination-qmp /run/vm2.qmp    without a journal";
+
+const PROBE_EXAMPLES: &str = "\
+Examples:
+  novactl probe 192.0.2.2:7402 --gateway /run/gw-a.sock --watch
+  novactl probe 192.0.2.2:7402 --gateway /run/gw-a.sock --mode internet     whatever is measured";
 
 const DOCTOR_EXAMPLES: &str = "\
 Examples:

@@ -15,6 +15,7 @@ mod limits;
 mod lines;
 mod migrate;
 mod pair;
+mod paths;
 mod qmp;
 mod recover;
 mod report;
@@ -61,6 +62,8 @@ fn main() -> ExitCode {
             said.exit
         }
         Command::Info(args) => one_call(sessions::info(args)),
+        Command::Paths(args) => one_call(paths::list(args)),
+        Command::Probe(args) => one_call(paths::probe(args, print)),
         Command::Keys(args) => said(keys::run(args)),
         Command::Pair(args) => said(pair::run(args)),
         Command::Doctor(args) => said(Ok(doctor::run(args))),

@@ -1,14 +1,16 @@
 //! The command line.
 
 use crate::limits::{
-    CONNECTIONS_MAX, HOST_SESSIONS_MAX, SESSIONS_MAX, STREAMS_DATACENTER, STREAMS_INTERNET,
+    CONNECTIONS_MAX, HOST_SESSIONS_MAX, PATHS_MAX, SESSIONS_MAX, STREAMS_DATACENTER, STREAMS_INTERNET,
     TENANT_SESSIONS_MAX,
 };
 use crate::registry::SessionLimits;
 use clap::{Parser, ValueEnum};
 use novacron_control_api::Endpoint;
+use novacron_protocol::mode::Mode;
 use novacron_transport::limits::SHARDS_MAX;
 use novacron_transport::shard::{CpuList, Topology};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -91,6 +93,31 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = HOST_SESSIONS_MAX, value_parser = sessions, value_name = "COUNT")]
     pub(crate) host_sessions_max: usize,
 
+    /// Answer peers' probes of the path at this UDP address, and probe them from it. Peers know this gateway by it
+    #[arg(long, value_name = "IP:PORT", requires = "probe_secret")]
+    pub(crate) probe_listen: Option<SocketAddr>,
+
+    /// A peer to probe and to answer; repeatable
+    #[arg(long, value_name = "IP:PORT", requires = "probe_listen")]
+    pub(crate) probe_peer: Vec<SocketAddr>,
+
+    /// File of the secret that probes are authenticated with: 64 hexadecimal digits, the same at all peers, readable by its owner only
+    #[arg(long, value_name = "FILE", requires = "probe_listen")]
+    pub(crate) probe_secret: Option<PathBuf>,
+
+    /// Whether the kernel answers probes, before they reach a socket. 'auto' takes what there is and says why it takes less; the
+    /// others do not start where they cannot have it
+    #[arg(long, default_value = "auto", value_enum, value_name = "HOW")]
+    pub(crate) xdp: Xdp,
+
+    /// Interface where probes come in, if it is not the one that has the address of --probe-listen
+    #[arg(long, value_name = "NAME")]
+    pub(crate) xdp_interface: Option<String>,
+
+    /// What every path is taken for, whatever is measured; 'auto': what is measured
+    #[arg(long, default_value = "auto", value_enum, value_name = "MODE")]
+    pub(crate) mode: ModeArg,
+
     /// Least severe message that is logged
     #[arg(long, default_value = "info", value_name = "LEVEL")]
     pub(crate) log_level: tracing::Level,
@@ -123,6 +150,38 @@ pub(crate) enum Congestion {
 pub(crate) enum LogFormat {
     Text,
     Json,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Xdp {
+    /// In the driver, else behind it, else a socket
+    Auto,
+    /// A socket
+    Off,
+    /// In the driver
+    Driver,
+    /// Behind it
+    Generic,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ModeArg {
+    Auto,
+    Datacenter,
+    Internet,
+    Hybrid,
+}
+
+impl ModeArg {
+    /// The mode that is forced, if one is.
+    pub(crate) fn forced(self) -> Option<Mode> {
+        match self {
+            ModeArg::Auto => None,
+            ModeArg::Datacenter => Some(Mode::Datacenter),
+            ModeArg::Internet => Some(Mode::Internet),
+            ModeArg::Hybrid => Some(Mode::Hybrid),
+        }
+    }
 }
 
 fn sessions(text: &str) -> Result<usize, String> {
@@ -222,6 +281,19 @@ impl Args {
                 ));
             }
         }
+        if let Some(listen) = self.probe_listen
+            && (listen.ip().is_unspecified() || listen.port() == 0)
+        {
+            return Err(format!(
+                "--probe-listen {listen}: name the address and port that peers know this gateway by, as in 192.0.2.1:7402"
+            ));
+        }
+        if self.probe_peer.len() > PATHS_MAX {
+            return Err(format!("--probe-peer: at most {PATHS_MAX} paths are probed"));
+        }
+        if let Some(peer) = self.probe_peer.iter().find(|peer| Some(**peer) == self.probe_listen) {
+            return Err(format!("--probe-peer {peer} is this gateway itself"));
+        }
         if self.identity.is_none() && !self.insecure_plaintext {
             return Err("without --identity DIR this gateway could neither show who it is nor know its peers. \
                 `novactl keys init` makes a site's keys, `novactl keys issue` a folder for this gateway and \
@@ -274,6 +346,37 @@ mod tests {
         assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
         for wrong in ["", "s", "3", "3h", "-1s", "99999999999999999999s"] {
             assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn probes_need_an_address_and_a_secret() {
+        let both = [
+            "novacron-gateway",
+            "--control",
+            "/c",
+            "--insecure-plaintext",
+            "--probe-listen",
+            "192.0.2.1:7402",
+        ];
+        assert!(Args::try_parse_from(both).is_err(), "a secret is missing");
+        for (listen, peer, fits) in [
+            ("192.0.2.1:7402", "192.0.2.2:7402", true),
+            ("[fd00::1]:7402", "[fd00::2]:7402", true),
+            ("0.0.0.0:7402", "192.0.2.2:7402", false),
+            ("192.0.2.1:0", "192.0.2.2:7402", false),
+            ("192.0.2.1:7402", "192.0.2.1:7402", false),
+        ] {
+            let args = [
+                "--insecure-plaintext",
+                "--probe-secret",
+                "/s",
+                "--probe-listen",
+                listen,
+                "--probe-peer",
+                peer,
+            ];
+            assert_eq!(parse(&args).check().is_ok(), fits, "{listen} {peer}");
         }
     }
 

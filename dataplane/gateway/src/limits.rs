@@ -154,6 +154,21 @@ pub(crate) const SHARE_LOOK_INTERVAL: Duration = Duration::from_millis(5);
 /// holds memory of its own session, and streams go on receiving for the others.
 pub(crate) const RECEIVE_POOL_BUSY: usize = 2;
 
+/// Most paths that one gateway probes: its thread sends and sorts for each, and a hundredth of a core is what it may take.
+pub(crate) const PATHS_MAX: usize = 64;
+
+/// Mode changes of a path that are remembered.
+pub(crate) const MODE_CHANGES_MAX: usize = 64;
+
+/// Samples of a path that are remembered: an hour, one a second.
+pub(crate) const PATH_SAMPLES_MAX: usize = 3600;
+
+/// Datagrams that are sent before answers are read: fewer than a socket's buffer holds answers to.
+pub(crate) const PROBE_SENDS_MAX: usize = 32;
+
+/// Longest time between looks at epochs, modes and whether to end.
+pub(crate) const PROBE_LOOK_INTERVAL: Duration = Duration::from_millis(250);
+
 const _: () = {
     assert!(TENANT_SESSIONS_MAX >= 64 && HOST_SESSIONS_MAX >= 64);
     assert!(

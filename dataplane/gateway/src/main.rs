@@ -15,6 +15,7 @@ mod confine;
 mod control;
 mod limits;
 mod log;
+mod path;
 mod protection;
 mod record;
 mod records;
@@ -49,11 +50,19 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     }
     log::start(&args);
+    // Attaching to an interface takes what is given up next.
+    let paths = match path::Prepared::new(&args) {
+        Ok(paths) => paths,
+        Err(why) => {
+            tracing::error!("{why}; nothing was started, and no migration is affected");
+            return ExitCode::FAILURE;
+        }
+    };
     if let Err(why) = keep_to_itself(&args) {
         tracing::error!("{why}; nothing was started, and no migration is affected");
         return ExitCode::FAILURE;
     }
-    match serve(args) {
+    match serve(args, paths) {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
             tracing::error!("{why}; nothing was started, and no migration is affected");
@@ -85,7 +94,7 @@ fn random<const N: usize>() -> Result<[u8; N], String> {
     Ok(bytes)
 }
 
-fn serve(args: Args) -> Result<(), String> {
+fn serve(args: Args, paths: Option<path::Prepared>) -> Result<(), String> {
     let shutdown = Shutdown::new();
     shutdown_on_signals(shutdown.clone()).map_err(|error| format!("signals cannot be received: {error}"))?;
     let protection = Protection::start(args.identity.clone())?;
@@ -145,8 +154,10 @@ fn serve(args: Args) -> Result<(), String> {
         encryption = protection.described(),
         "gateway ready"
     );
+    let paths = paths.map_or_else(|| Ok(path::Paths::none()), |paths| paths.start(&registry, &shutdown))?;
     let calls = Calls {
         registry: Arc::clone(&registry),
+        paths,
         shards: handles.clone(),
         protection: Arc::clone(&protection),
         listen,

@@ -14,6 +14,9 @@ pub mod destination;
 pub mod session;
 pub mod source;
 
+pub mod mode;
+pub mod probe;
+
 pub mod event;
 pub mod limits;
 pub mod time;

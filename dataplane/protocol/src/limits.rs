@@ -206,3 +206,82 @@ pub const ZSTD_COMPRESSOR_BYTES_MAX: usize = 24 * 1024 * 1024;
 const _: () = assert!(BATCH_LEN_MAX <= 1 << ZSTD_WINDOW_LOG_MAX, "a window covers a batch");
 const _: () = assert!(BATCH_PAGES_MAX <= u16::MAX as usize, "a part counts its pages in 16 bits");
 const _: () = assert!(BATCH_LEN_MAX <= i32::MAX as usize / 2, "lz4 counts bytes in an int");
+
+// ---- Probes ----------------------------------------------------------------------------------------------
+
+/// Most bytes of a probe's datagram: what fits an Ethernet frame of 1500 bytes over IPv4. A larger one would be fragmented
+/// on most paths, and fragments are not answered.
+pub const PROBE_BYTES_MAX: usize = 1472;
+
+/// Places of the responder's table of peers. Four for each peer, so that its reach is hardly ever full.
+pub const PROBE_PEER_SLOTS: usize = 1024;
+
+/// Most peers that a responder answers: as many as a gateway has streams' secrets of.
+pub const PROBE_PEERS_MAX: usize = 256;
+
+/// Places that a tag may stand at. The kernel looks at no more for each probe, known or not; in a table that is a quarter full
+/// runs of taken places are shorter.
+pub const PROBE_PEER_REACH: usize = 16;
+
+/// Sequence numbers below the highest that are told apart from replays; a word of 64 is kept free. More than a train, so that
+/// reordering within one is no replay.
+pub const PROBE_REPLAY_BITS: usize = 1024;
+
+/// Time that one probe of a peer is worth, in nanoseconds: 10,000 a second on average. A prober that keeps to 1 % of a path
+/// comes to that at 12 Gbit/s.
+pub const PROBE_COST_NS: u64 = 100_000;
+
+/// How far ahead of that a peer may be, in nanoseconds: two of the longest trains at once.
+pub const PROBE_BURST_NS: u64 = 204_800_000;
+
+const _: () = assert!(PROBE_PEERS_MAX * 4 <= PROBE_PEER_SLOTS && PROBE_REPLAY_BITS.is_multiple_of(64));
+const _: () = assert!(PROBE_BYTES_MAX + 8 + 20 <= 1500);
+
+/// How often a path is asked for its round trip. Fifty a second tell a loss of 0.1 % from none within a minute, and cost a path
+/// of 50 Mbit/s a thousandth.
+pub const SINGLE_INTERVAL: Duration = Duration::from_millis(20);
+
+/// How far back estimates reach: long enough for rare losses, short enough to follow a path that changed.
+pub const PROBE_WINDOW: Duration = Duration::from_secs(60);
+
+/// Single probes that are remembered: those of the window, and some.
+pub const PROBE_SAMPLES_MAX: usize = 4096;
+
+/// How long an answer may take. Twice the longest round trip of a path by satellite, queues included.
+pub const PROBE_ANSWER_WAIT: Duration = Duration::from_secs(2);
+
+/// How long a train is to take on the path, so that what disturbs a receiver for a fraction of a millisecond does not matter.
+pub const TRAIN_SPAN: Duration = Duration::from_millis(8);
+
+/// Fewest probes of a train: below it a single late one is the result.
+pub const TRAIN_PROBES_MIN: u16 = 32;
+
+/// Most probes of a train: 6 ms at 1 Gbit/s. Longer ones fill queues that others need.
+pub const TRAIN_PROBES_MAX: u16 = 512;
+
+/// Probes of trains a second, on average: about half of the hundredth of a core that probing may take.
+pub const TRAIN_PROBES_A_SECOND: f64 = 250.0;
+
+/// Results of trains that are remembered: those of the window at two a second.
+pub const TRAIN_RESULTS_MAX: usize = 128;
+
+const _: () = assert!((TRAIN_PROBES_MAX as usize) < PROBE_REPLAY_BITS - 64);
+const _: () = assert!(2 * TRAIN_PROBES_MAX as u64 * PROBE_COST_NS < PROBE_BURST_NS);
+const _: () = assert!(PROBE_WINDOW.as_millis() / SINGLE_INTERVAL.as_millis() < PROBE_SAMPLES_MAX as u128);
+
+// ---- Mode --------------------------------------------------------------------------------------------------
+
+/// How long the first decision of a path's mode waits for what is not measured yet. Two seconds are promised.
+pub const MODE_FIRST_DECISION: Duration = Duration::from_millis(1800);
+
+/// How far beyond a threshold a path has to be to change sides, as a share of it: more than measuring strays by.
+pub const MODE_MARGIN: f64 = 0.2;
+
+/// How long a mode stays after it changed, unless the path changes sharply.
+pub const MODE_REST: Duration = Duration::from_secs(300);
+
+/// By what factor round trip or bandwidth change sharply. A path that strays from a threshold by less than a factor of two
+/// to either side does not.
+pub const MODE_SHARP: f64 = 4.0;
+
+const _: () = assert!(MODE_SHARP >= 4.0 && MODE_MARGIN < 1.0);

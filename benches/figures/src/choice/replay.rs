@@ -98,7 +98,7 @@ impl Side {
         while (self.link_free - turn.now_ns()) * path.rate / 1e9 < TRANSPORT_QUEUE_BYTES
             || path.rate.is_infinite()
         {
-            let Some(frame) = self.session.next_frame(STREAM) else { break };
+            let Some(frame) = self.session.next_frame(STREAM, turn.now()) else { break };
             let frame = Bytes::copy_from_slice(&frame);
             self.link_free = self.link_free.max(turn.now_ns()) + frame.len() as f64 / path.rate * 1e9;
             to.inbox.push_back((self.link_free + path.round_trip_ns / 2.0, frame));

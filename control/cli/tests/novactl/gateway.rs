@@ -137,6 +137,8 @@ fn answer(role: &'static str, request: &Request, state: &mut State) -> Response 
                 &OpenResult { session: open.session, listen, labelled: open.labelled.clone() },
             )
         }
+        // No path is probed in this world.
+        Call::PathList | Call::PathProbe(_) | Call::PathForce(_) => unknown(),
         Call::SessionList => {
             let sessions = state.session.id.map(|_| record(role, state)).into_iter().collect();
             Response::result(id, &SessionList { sessions })

@@ -1,5 +1,6 @@
 //! What each method does.
 
+use crate::path::Paths;
 use crate::protection::Protection;
 use crate::record;
 use crate::registry::Registry;
@@ -26,6 +27,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 /// What the control socket's threads share.
 pub(crate) struct Calls {
     pub(crate) registry: Arc<Registry>,
+    pub(crate) paths: Arc<Paths>,
     pub(crate) shards: Vec<ShardHandle>,
     pub(crate) protection: Arc<Protection>,
     /// Where peers reach this gateway, with the ports that the system chose.
@@ -59,6 +61,9 @@ impl Calls {
             Call::GatewayDrain(DrainParams { timeout_ms }) => {
                 to_value(&self.drain(Duration::from_millis(timeout_ms), || false))
             }
+            Call::PathList => to_value(&self.paths.list()),
+            Call::PathProbe(named) => to_value(&self.paths.get(named.peer)?),
+            Call::PathForce(forced) => to_value(&self.paths.force(forced.peer, forced.mode)?),
             Call::SessionOpen(open) => to_value(&self.open(*open)?),
             Call::SessionList => to_value(&SessionList { sessions: self.registry.list() }),
             Call::SessionGet(named) => to_value(&self.get(named.session)?),
