@@ -69,7 +69,7 @@ pub(crate) fn measure(mib: u64, captures: &[PathBuf], rounds: u32, say: &dyn Fn(
     if captures.is_empty() {
         for guest in guest::ALL {
             for (link, path, times) in LINKS {
-                let bytes = guest.stream((times * mib << 20) / PAGE_BYTES as u64);
+                let bytes = guest.stream(((times * mib) << 20) / PAGE_BYTES as u64);
                 rows.push(compare(guest.name(), &bytes, (link, path), rounds, say)?);
             }
         }
