@@ -237,7 +237,7 @@ fn a_peer_that_offers_a_million_connections_is_refused_and_the_others_go_on() ->
         let token = Token::new(bytes(&session.token)?);
         let mut core = Core::source(SessionConfig::new(Role::Source, number, token), ProtocolInstant::START);
         core.stream_opened(StreamId(1), Ends { dialler, acceptor }, ProtocolInstant::START);
-        let open = core.next_frame(StreamId(1)).context("no opening")?;
+        let open = core.next_frame(StreamId(1), ProtocolInstant::START).context("no opening")?;
         socket.write_all(&open)?;
         ensure!(read_frame(&mut socket)?.0.kind == Kind::Accept, "the opening was not accepted");
 

@@ -343,6 +343,7 @@ fn a_stranger_can_neither_take_an_announced_session_nor_end_it() -> Result<()> {
             digest: false,
             connections_max: 1,
             receive_window: 1 << 20,
+            memory_bytes: 0,
             outage_ms: 1000,
             resume: false,
             proof: [7; 32],

@@ -46,8 +46,8 @@ pub use path::{
 };
 pub use peers::{IdentityError, IdentityKind, PeerDirection, PeerIdentity, PeerPattern, PeerRule, Peers};
 pub use record::{
-    CodecBytes, ConnectionDirection, ConnectionRecord, Phase, Reason, SessionRecord, SessionState,
-    StreamCount,
+    CodecBytes, CodecTimes, ConnectionDirection, ConnectionRecord, DeltaMemory, Phase, Reason, SessionRecord,
+    SessionState, StreamCount,
 };
 pub use session::{
     CancelParams, Codec, OpenResult, Role, SessionList, SessionOpen, SessionOptions, SessionRef, SessionSide,

@@ -85,6 +85,37 @@ pub struct CodecBytes {
     pub lz4: u64,
     /// By zstd, in bytes before compression.
     pub zstd: u64,
+    /// Pages that were what the far side remembered: a few bits each.
+    #[serde(default)]
+    pub unchanged: u64,
+    /// Pages of which only the differences to what the far side remembered were carried.
+    #[serde(default)]
+    pub delta: u64,
+    /// Pages that are one word repeated.
+    #[serde(default)]
+    pub uniform: u64,
+}
+
+/// What encoding took, by what it went into, in microseconds of a core.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct CodecTimes {
+    /// Comparing pages with what the far side remembers.
+    pub memory_us: u64,
+    /// Putting together what was carried as it is.
+    pub raw_us: u64,
+    /// lz4.
+    pub lz4_us: u64,
+    /// zstd.
+    pub zstd_us: u64,
+}
+
+/// What this gateway spends on remembering what a session carried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct DeltaMemory {
+    /// Held now, in bytes.
+    pub held: u64,
+    /// The most that both gateways agreed on, in bytes; 0: nothing is remembered, or the session is over.
+    pub agreed: u64,
 }
 
 /// Which way bytes go on a connection.
@@ -204,6 +235,12 @@ pub struct SessionRecord {
     pub window_bytes: u64,
     /// Guest bytes by codec.
     pub codec: CodecBytes,
+    /// What encoding took.
+    #[serde(default)]
+    pub codec_times: CodecTimes,
+    /// What is remembered of it.
+    #[serde(default)]
+    pub delta_memory: DeltaMemory,
     /// Both directions of every connection.
     pub connections: Vec<ConnectionRecord>,
     /// Whether every digest compared so far was equal on both sides; `null` when none was compared.

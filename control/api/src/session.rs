@@ -57,6 +57,9 @@ pub struct SessionOptions {
     pub codec: Codec,
     /// Compression level of zstd, 0 to 22; 0 is zstd's own default. Default 3.
     pub level: u32,
+    /// Whether the gateways remember what they carried, and send of a page only what the far side does not have. How much
+    /// memory that may take is the gateways' own to say. Default true.
+    pub enable_delta: bool,
     /// How long the session outlives the loss of all its streams while the guest runs, in milliseconds. Default
     /// 60,000.
     pub outage_ms: u64,
@@ -92,6 +95,7 @@ impl Default for SessionOptions {
             digest: true,
             codec: Codec::Adaptive,
             level: 3,
+            enable_delta: true,
             outage_ms: 60_000,
             accept_timeout_ms: 30_000,
             open_timeout_ms: 10_000,

@@ -2,7 +2,7 @@
 
 use indicatif::HumanBytes;
 use novacron_control_api::{
-    Call, CancelParams, GatewayInfo, SessionList, SessionRecord, SessionRef, SessionState,
+    Call, CancelParams, GatewayInfo, Role, SessionList, SessionRecord, SessionRef, SessionState,
 };
 use serde::Serialize;
 
@@ -126,6 +126,7 @@ fn describe(record: &SessionRecord) -> String {
     if let Some(reason) = &record.reason {
         text += &format!("reason     {} [{}]\n", printable(&reason.message), reason.code);
     }
+    text += &codec(record);
     for connection in &record.connections {
         text += &format!(
             "connection {} {} {}: {} bytes, {} verified, {} consumed{}\n",
@@ -144,6 +145,40 @@ fn describe(record: &SessionRecord) -> String {
         None => "not compared",
     };
     text + &format!("digests    {digests}\n")
+}
+
+/// How guest bytes were carried, and what that took.
+fn codec(record: &SessionRecord) -> String {
+    let (bytes, times, memory) = (&record.codec, &record.codec_times, &record.delta_memory);
+    let of = |part: u64| format!("{} ({:.1} %)", HumanBytes(part), share(part, record.guest_bytes));
+    let mut text = String::new();
+    // Only the source's side encodes a guest.
+    if record.encoded_bytes > 0 && record.role == Role::Source {
+        text += &format!(
+            "codec      unchanged {}, delta {}, uniform {}, raw {}, lz4 {}, zstd {}\nratio      {:.2} guest bytes a byte encoded\n\
+             took       comparing {} ms, raw {} ms, lz4 {} ms, zstd {} ms\n",
+            of(bytes.unchanged),
+            of(bytes.delta),
+            of(bytes.uniform),
+            of(bytes.raw),
+            of(bytes.lz4),
+            of(bytes.zstd),
+            record.guest_bytes as f64 / record.encoded_bytes as f64,
+            times.memory_us / 1000,
+            times.raw_us / 1000,
+            times.lz4_us / 1000,
+            times.zstd_us / 1000,
+        );
+    }
+    if memory.agreed > 0 {
+        text += &format!("remembers  {} of {}\n", HumanBytes(memory.held), HumanBytes(memory.agreed));
+    }
+    text
+}
+
+/// A part in hundredths of a whole.
+fn share(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 * 100.0 / whole as f64 }
 }
 
 fn wire(record: &SessionRecord) -> u64 {

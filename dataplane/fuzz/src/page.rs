@@ -4,10 +4,14 @@
 
 use crate::input::Input;
 use novacron_protocol::hypervisor::{BlockId, Span};
-use novacron_protocol::limits::{BATCH_BYTES_MAX, BATCH_LEN_MAX, BATCH_PAGES_MAX, PAGE_BYTES};
-use novacron_protocol::page::{
-    Assembler, BatchEncoder, Bodies, Choice, Effort, EncodedBatch, LaneDecoder, PartHeader,
+use novacron_protocol::limits::{
+    BATCH_BYTES_MAX, BATCH_LEN_MAX, BATCH_PAGES_MAX, PAGE_BYTES, WINDOW_LOG_MIN,
 };
+use novacron_protocol::page::{
+    Assembler, BatchEncoder, Bodies, Choice, DecoderMemory, Effort, EncodedBatch, LaneDecoder, LaneTerms,
+    PartHeader,
+};
+use novacron_protocol::time::Instant;
 
 /// Decode the rest as a part: at most how many bodies, then the payload.
 pub const PART: u8 = 0;
@@ -17,20 +21,29 @@ pub const INDEX: u8 = 1;
 pub const BATCH: u8 = 2;
 /// The same, but damage what was encoded first: how often, where and how, then the pieces.
 pub const DAMAGED: u8 = 3;
+/// Encode batches one after the other on lanes that remember, and decode them: lanes, how much is remembered, then for each batch
+/// its effort, how often and where what was encoded is damaged, how many bytes describe it, and these.
+pub const REMEMBERED: u8 = 4;
+/// Decode the rest as a part of a lane that remembers a few pages.
+pub const MEMORY_PART: u8 = 5;
 
 /// Bytes of a batch that one input describes: enough for several lanes, few enough for many runs a second.
 const PIECES_BYTES: usize = 24 * PAGE_BYTES;
+/// Batches that one input describes at most.
+const BATCHES_MAX: usize = 16;
 
 /// Runs one input.
 pub fn run(input: &[u8]) {
     let mut input = Input::new(input);
-    match input.byte() % 4 {
+    match input.byte() % 6 {
         PART => {
             let bodies_max = usize::from(input.byte());
-            part(input.rest(), bodies_max, &mut Vec::new());
+            part(input.rest(), bodies_max, None, &mut Vec::new());
         }
         INDEX => index(&mut input),
         BATCH => batch(&mut input, 0),
+        REMEMBERED => remembered(&mut input),
+        MEMORY_PART => memory_part(&mut input),
         _ => {
             let damages = 1 + input.below(8);
             batch(&mut input, damages);
@@ -39,8 +52,13 @@ pub fn run(input: &[u8]) {
 }
 
 /// Decodes a part into `out`; whether it is one.
-fn part(payload: &[u8], bodies_max: usize, out: &mut Vec<u8>) -> bool {
-    let decoded = LaneDecoder::new().decode(payload, bodies_max, out);
+fn part(
+    payload: &[u8],
+    bodies_max: usize,
+    memory: Option<&mut DecoderMemory>,
+    out: &mut Vec<u8>,
+) -> bool {
+    let decoded = LaneDecoder::new().decode(payload, bodies_max, memory, out);
     assert!(out.capacity() <= 2 * BATCH_PAGES_MAX * PAGE_BYTES, "{} bytes allocated", out.capacity());
     match decoded {
         Ok(()) => {
@@ -54,6 +72,79 @@ fn part(payload: &[u8], bodies_max: usize, out: &mut Vec<u8>) -> bool {
             assert!(!error.to_string().is_empty());
             false
         }
+    }
+}
+
+/// A part, for a lane that remembers eight pages.
+fn memory_part(input: &mut Input<'_>) {
+    let terms = LaneTerms { pages: 8, window_log: (input.byte() & 1 != 0).then_some(WINDOW_LOG_MIN) };
+    let (mut encoder, mut encoded) = (BatchEncoder::remembering(1, terms), EncodedBatch::default());
+    let mut memory = DecoderMemory::new(terms);
+    let first = Span::PageRecords { block: BlockId(0), first_word: 0x28, count: 8 };
+    let mut bytes = Vec::new();
+    for page in 0..8u8 {
+        bytes.extend_from_slice(&(u64::from(page) << 12 | 0x28).to_be_bytes());
+        let at = bytes.len();
+        bytes.resize(at + PAGE_BYTES, 0);
+        fill(2 + page % 2, page + 1, &mut bytes[at..]);
+    }
+    encoder.encode(&bytes, &[first], Effort::Zstd { level: 1 }, &Instant::START, &mut encoded);
+    for of_lane in &encoded.parts {
+        assert!(part(&of_lane.payload, BATCH_PAGES_MAX, Some(&mut memory), &mut Vec::new()));
+    }
+    part(input.rest(), BATCH_PAGES_MAX, Some(&mut memory), &mut Vec::new());
+    assert!(memory.pages() <= 8);
+}
+
+/// Batches on lanes that remember.
+fn remembered(input: &mut Input<'_>) {
+    let lanes = 1 + u16::from(input.byte() % 4);
+    let kept = input.byte();
+    let terms =
+        LaneTerms { pages: 1 + u32::from(kept >> 1), window_log: (kept & 1 != 0).then_some(WINDOW_LOG_MIN) };
+    let (mut encoder, mut encoded) = (BatchEncoder::remembering(lanes, terms), EncodedBatch::default());
+    let mut memories: Vec<DecoderMemory> = (0..lanes).map(|_| DecoderMemory::new(terms)).collect();
+    let mut assembler = Assembler::new();
+    for _ in 0..BATCHES_MAX {
+        if input.is_empty() {
+            return;
+        }
+        let effort = match input.byte() % 4 {
+            0 => Effort::Lz4,
+            1 => Effort::Zstd { level: 1 },
+            2 => Effort::Zstd { level: 3 },
+            _ => Effort::Raw,
+        };
+        let [damaged, at, xor, length] = input.array();
+        let described: Vec<u8> = (0..length).map(|_| input.byte()).collect();
+        let Described { bytes, spans } = describe(&mut Input::new(&described));
+        if encoder.encode(&bytes, &spans, effort, &Instant::START, &mut encoded) != Choice::Structured {
+            continue;
+        }
+        let mut harmed = false;
+        if damaged > 0xe0 && let Some(part) = encoded.parts.first_mut() {
+            let at = usize::from(at) % part.payload.len();
+            part.payload[at] ^= xor;
+            harmed = xor != 0;
+        }
+        let mut decoded = vec![Vec::new(); usize::from(lanes)];
+        for of_lane in &encoded.parts {
+            let lane = usize::from(of_lane.lane.0);
+            let memory = Some(&mut memories[lane]);
+            if !part(&of_lane.payload, BATCH_PAGES_MAX, memory, &mut decoded[lane]) {
+                assert!(harmed, "a part that was just encoded was refused");
+                return;
+            }
+            assert!(memories[lane].pages() <= terms.pages as usize);
+        }
+        let mut bodies: Vec<Bodies<'_>> = decoded.iter().map(|bytes| Bodies::new(bytes)).collect();
+        let mut out = Vec::new();
+        let assembled = assembler.assemble(&encoded.index, &mut bodies, bytes.len(), &mut out);
+        // What was damaged may say other pages: then the batch's digest would tell, and the session ends.
+        if harmed {
+            return;
+        }
+        assert!(assembled.is_ok() && out == bytes, "a batch did not come back");
     }
 }
 
@@ -189,7 +280,7 @@ fn batch(input: &mut Input<'_>, damages: usize) {
     let Described { bytes, spans } = describe(input);
 
     let mut encoded = EncodedBatch::default();
-    let choice = BatchEncoder::new(lanes).encode(&bytes, &spans, effort, &mut encoded);
+    let choice = BatchEncoder::new(lanes).encode(&bytes, &spans, effort, &Instant::START, &mut encoded);
     if choice != Choice::Structured {
         assert!(encoded.index.is_empty() && encoded.parts.is_empty());
         return;
@@ -219,7 +310,7 @@ fn batch(input: &mut Input<'_>, damages: usize) {
     let mut decoded = vec![Vec::new(); usize::from(lanes)];
     for of_lane in &encoded.parts {
         let lane = usize::from(of_lane.lane.0);
-        let taken = part(&of_lane.payload, counts[lane] as usize, &mut decoded[lane]);
+        let taken = part(&of_lane.payload, counts[lane] as usize, None, &mut decoded[lane]);
         assert!(taken || damages > 0);
     }
     let mut bodies: Vec<Bodies<'_>> = decoded.iter().map(|bytes| Bodies::new(bytes)).collect();

@@ -1,12 +1,13 @@
 //! The command line.
 
 use crate::limits::{
-    CONNECTIONS_MAX, HOST_SESSIONS_MAX, PATHS_MAX, SESSIONS_MAX, STREAMS_DATACENTER, STREAMS_INTERNET,
-    TENANT_SESSIONS_MAX,
+    CONNECTIONS_MAX, DELTA_MEMORY_BYTES, HOST_SESSIONS_MAX, PATHS_MAX, SESSIONS_MAX, STREAMS_DATACENTER,
+    STREAMS_INTERNET, TENANT_SESSIONS_MAX,
 };
 use crate::registry::SessionLimits;
 use clap::{Parser, ValueEnum};
 use novacron_control_api::Endpoint;
+use novacron_protocol::limits::{MEMORY_BYTES_DEFAULT, MEMORY_BYTES_MAX};
 use novacron_protocol::mode::Mode;
 use novacron_transport::limits::SHARDS_MAX;
 use novacron_transport::shard::{CpuList, Topology};
@@ -54,6 +55,15 @@ pub(crate) struct Args {
     /// CPUs for the shards, as 0-3,8. By default two or more shards take CPUs of one memory node, a core each
     #[arg(long, value_name = "CPUS")]
     pub(crate) cpus: Option<CpuList>,
+
+    /// Memory that a session may spend on remembering what it carried, so that pages that were sent before cost next to nothing.
+    /// Both gateways spend the lesser of what they say; 0: nothing is remembered
+    #[arg(long, default_value_t = MEMORY_BYTES_DEFAULT >> 20, value_parser = clap::value_parser!(u64).range(0..=MEMORY_BYTES_MAX >> 20), value_name = "MIB")]
+    pub(crate) delta_budget: u64,
+
+    /// The same of all sessions together: each takes at most half of what is left
+    #[arg(long, default_value_t = DELTA_MEMORY_BYTES >> 20, value_parser = clap::value_parser!(u64).range(0..=MEMORY_BYTES_MAX >> 20), value_name = "MIB")]
+    pub(crate) delta_memory: u64,
 
     /// Keep every system call. Without this the gateway gives up those that it never makes: starting programs, mounting, reading
     /// other processes' memory, loading modules and the like

@@ -140,6 +140,10 @@ pub(crate) const POOL_BYTES: usize = 96 * 1024 * 1024;
 /// connection has [`protocol::PROMISE_BYTES_MIN`], in memory of its own.
 pub(crate) const PROMISED_BYTES: usize = POOL_BYTES / 3 * 2;
 
+/// What all sessions together spend on remembering what they carried, unless `--delta-memory` says otherwise: three sessions find
+/// most of what they would take alone.
+pub(crate) const DELTA_MEMORY_BYTES: u64 = 1024 * 1024 * 1024;
+
 /// Of the memory for sending, one session may fill one part in this many of what is left with frames that its peer has not
 /// verified.
 pub(crate) const SEND_SHARE: u64 = 2;
@@ -205,5 +209,6 @@ mod tests {
         assert_eq!(Duration::from_millis(asked.outage_ms), taken.outage);
         assert_eq!(Duration::from_millis(asked.open_timeout_ms), taken.open_timeout);
         assert_eq!(asked.destination_may_start, taken.destination_may_start);
+        assert!(asked.enable_delta && taken.memory_bytes > 0);
     }
 }

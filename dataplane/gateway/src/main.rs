@@ -28,6 +28,7 @@ use clap::Parser;
 use control::{Calls, Server};
 use limits::{POOL_BYTES, PROMISED_BYTES};
 use novacron_control_api::{Endpoint, Reason, StreamBounds, Timestamp};
+use novacron_protocol::stream::MemoryBudget;
 use novacron_protocol::wire::{Identity, gateway_named};
 use novacron_transport::shard::{RuntimeConfig, Shutdown, Topology, run_shards, shutdown_on_signals, spawn};
 use novacron_transport::{Address, Listener, privacy};
@@ -122,6 +123,8 @@ fn serve(args: Args, paths: Option<path::Prepared>) -> Result<(), String> {
         promised_bytes: PROMISED_BYTES / count.max(1),
         streams: args.streams(),
         congestion: args.congestion(),
+        delta_bytes: args.delta_budget << 20,
+        delta_memory: MemoryBudget::new(args.delta_memory << 20),
         shards: handles.clone(),
     };
     let (bound, listening) = sync_channel(1);

@@ -2,8 +2,8 @@
 
 use novacron_control_api as api;
 use novacron_control_api::{
-    CodecBytes, ConnectionDirection, ConnectionRecord, Digest, Role, SessionId, SessionOpen, SessionRecord,
-    SessionSide, SessionState, StreamCount, Timestamp,
+    CodecBytes, CodecTimes, ConnectionDirection, ConnectionRecord, DeltaMemory, Digest, Role, SessionId,
+    SessionOpen, SessionRecord, SessionSide, SessionState, StreamCount, Timestamp,
 };
 use novacron_protocol::hypervisor::{StreamKind, StreamPhase};
 use novacron_protocol::session::{Session, State};
@@ -50,6 +50,8 @@ pub(crate) fn asked(open: &SessionOpen) -> SessionRecord {
         rtt_us: 0,
         window_bytes: 0,
         codec: CodecBytes::default(),
+        codec_times: CodecTimes::default(),
+        delta_memory: DeltaMemory::default(),
         connections: Vec::new(),
         digest_equal: None,
     }
@@ -114,7 +116,22 @@ pub(crate) fn update(record: &mut SessionRecord, session: &Session) {
     record.wire_bytes_sent = bytes.wire;
     record.repeated_bytes = bytes.repeated;
     record.wire_bytes_received = session.received_bytes();
-    record.codec = CodecBytes { raw: bytes.raw, lz4: bytes.lz4, zstd: bytes.zstd };
+    record.codec = CodecBytes {
+        raw: bytes.raw,
+        lz4: bytes.lz4,
+        zstd: bytes.zstd,
+        unchanged: bytes.unchanged,
+        delta: bytes.delta,
+        uniform: bytes.uniform,
+    };
+    record.codec_times = CodecTimes {
+        memory_us: bytes.time.memory_ns / 1000,
+        raw_us: bytes.time.raw_ns / 1000,
+        lz4_us: bytes.time.lz4_ns / 1000,
+        zstd_us: bytes.time.zstd_ns / 1000,
+    };
+    let (held, agreed) = session.remembered_bytes();
+    record.delta_memory = DeltaMemory { held, agreed };
     record.guest_bytes = record
         .connections
         .iter()

@@ -12,6 +12,7 @@ use novacron_protocol::limits::{BATCH_BYTES_MAX, PAGE_BYTES, ZSTD_LEVEL_DEFAULT,
 use novacron_protocol::page::{
     Assembler, BatchEncoder, Bodies, Choice, Effort, EncodedBatch, LaneDecoder, RawReason,
 };
+use novacron_protocol::time::Instant;
 
 const LANES: u16 = 4;
 const FIRST_WORD: u64 = 0x4000_0028;
@@ -37,16 +38,19 @@ fn codec(c: &mut Criterion) {
     let (noise, span) = batch(Noise::page);
     group.throughput(Throughput::BytesDecimal(noise.len() as u64));
     for (name, effort) in [("none", Effort::Raw), ("lz4", Effort::Lz4), ("zstd 1", zstd(1))] {
-        assert!(matches!(encoder.encode(&noise, &[span], effort, &mut out), Choice::Raw(_)));
+        assert!(matches!(encoder.encode(&noise, &[span], effort, &Instant::START, &mut out), Choice::Raw(_)));
         group.bench_function(format!("pass by random pages, {name}"), |b| {
-            b.iter(|| encoder.encode(black_box(&noise), &[span], effort, &mut out));
+            b.iter(|| encoder.encode(black_box(&noise), &[span], effort, &Instant::START, &mut out));
         });
     }
 
     let (pages, span) = batch(guest::page);
-    assert_eq!(encoder.encode(&pages, &[span], Effort::Raw, &mut out), Choice::Raw(RawReason::Effort));
+    assert_eq!(
+        encoder.encode(&pages, &[span], Effort::Raw, &Instant::START, &mut out),
+        Choice::Raw(RawReason::Effort)
+    );
     group.bench_function("encode a guest's pages, none", |b| {
-        b.iter(|| encoder.encode(black_box(&pages), &[span], Effort::Raw, &mut out));
+        b.iter(|| encoder.encode(black_box(&pages), &[span], Effort::Raw, &Instant::START, &mut out));
     });
     let (zeros, _) = batch(|_| [0; PAGE_BYTES]);
     for (contents, bytes, effort, name) in [
@@ -57,11 +61,11 @@ fn codec(c: &mut Criterion) {
         ("a guest's pages", &pages, zstd(9), "zstd 9".to_owned()),
         ("zero pages", &zeros, Effort::Lz4, "lz4".to_owned()),
     ] {
-        assert_eq!(encoder.encode(bytes, &[span], effort, &mut out), Choice::Structured);
+        assert_eq!(encoder.encode(bytes, &[span], effort, &Instant::START, &mut out), Choice::Structured);
         let encoded = out.tally.encoded_bytes as f64 / bytes.len() as f64;
         println!("{contents}, {name}: {} parts, {:.1} % of the batch", out.parts.len(), encoded * 100.0);
         group.bench_function(format!("encode {contents}, {name}"), |b| {
-            b.iter(|| encoder.encode(black_box(bytes), &[span], effort, &mut out));
+            b.iter(|| encoder.encode(black_box(bytes), &[span], effort, &Instant::START, &mut out));
         });
         let (mut decoder, mut assembler) = (LaneDecoder::new(), Assembler::new());
         let mut bodies = vec![Vec::new(); usize::from(LANES)];
@@ -70,7 +74,9 @@ fn codec(c: &mut Criterion) {
             b.iter(|| {
                 for part in &out.parts {
                     let bodies = &mut bodies[usize::from(part.lane.0)];
-                    decoder.decode(black_box(&part.payload), 64, bodies).expect("what was just encoded");
+                    decoder
+                        .decode(black_box(&part.payload), 64, None, bodies)
+                        .expect("what was just encoded");
                 }
                 let mut parts: [Bodies<'_>; LANES as usize] =
                     std::array::from_fn(|lane| Bodies::new(&bodies[lane]));

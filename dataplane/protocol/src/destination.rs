@@ -3,7 +3,7 @@
 
 use crate::event::Event;
 use crate::session::{Ends, Role, Session, SessionConfig, State, Word};
-use crate::stream::{Inbound, Outbound, StreamId};
+use crate::stream::{Inbound, Outbound, Reservation, StreamId};
 use crate::time::Instant;
 use crate::wire::{Accept, Open, Reason, ReasonCode};
 use bytes::Bytes;
@@ -50,6 +50,9 @@ impl Session {
             )
             .with_memory(self.config.receive_memory.clone(), self.first_promise)
             .with_codec_workers(self.config.codec_workers);
+            let memory = self.config.memory_budget.reserve(self.config.memory_bytes.min(open.memory_bytes));
+            self.memory = Some(memory);
+            self.inbound.remember(self.agreed_terms());
             self.state = State::Running;
             self.peers = Some(ends);
             self.opened_at = Some(now);
@@ -65,7 +68,11 @@ impl Session {
     /// The answer to an opening, on a stream between these ends.
     pub(crate) fn accept_frame(&self, ends: &Ends) -> Bytes {
         let config = &self.config;
-        let accept = Accept { receive_window: self.first_promise, proof: [0; 32] };
+        let accept = Accept {
+            receive_window: self.first_promise,
+            memory_bytes: self.memory.as_ref().map_or(0, Reservation::bytes),
+            proof: [0; 32],
+        };
         config.prove_accept(accept, ends).to_frame(config.session, config.epoch)
     }
 

@@ -203,6 +203,46 @@ pub const ZSTD_LEVEL_MAX: i32 = 22;
 /// Most memory of a compressor, at any level: its tables are as large as a batch makes them.
 pub const ZSTD_COMPRESSOR_BYTES_MAX: usize = 24 * 1024 * 1024;
 
+// ---- What lanes remember -----------------------------------------------------------------------------------
+
+/// What each side of a session may spend on remembering, unless its caller says otherwise: the pages that a busy guest of a few
+/// gibibytes changes between two passes, and a window of 16 MiB on each of four lanes.
+pub const MEMORY_BYTES_DEFAULT: u64 = 256 * 1024 * 1024;
+
+/// Most that a session may ask for.
+pub const MEMORY_BYTES_MAX: u64 = 1 << 40;
+
+/// What a remembered page costs: itself, and its entries in tables that double as they grow.
+pub const MEMORY_PAGE_BYTES: u64 = PAGE_BYTES as u64 + 96;
+
+/// A lane with a smaller share remembers pages only: half of it would go into the window's tables.
+pub const MEMORY_WINDOW_LANE_BYTES_MIN: u64 = 16 * 1024 * 1024;
+
+/// Smallest and largest window, as powers of two: a quarter of the least share, and what zstd itself decodes without being asked.
+pub const WINDOW_LOG_MIN: u32 = 22;
+/// The largest.
+pub const WINDOW_LOG_MAX: u32 = 27;
+
+/// What zstd takes beside its window and the table of long matches, at any level and on either side.
+pub const WINDOW_TABLES_BYTES: u64 = 6 * 1024 * 1024;
+
+/// Weakest zstd level that uses a lane's window. Looking for long matches halves the speed of a weaker one, and what such a level is
+/// asked for is speed: versions of a page are found by comparing them all the same.
+pub const WINDOW_LEVEL_MIN: i32 = 2;
+
+/// Parts in a row that ask for another level before a window is given up for it.
+pub const WINDOW_LEVEL_PATIENCE: u32 = 32;
+
+/// Most decoded bytes of a part for each of its pages: the page, its number, its kind.
+pub const PART_PAGE_BYTES_MAX: usize = PAGE_BYTES + 32;
+
+/// Most decoded bytes of a part.
+pub const PART_BYTES_MAX: usize = BATCH_PAGES_MAX * PART_PAGE_BYTES_MAX;
+
+const _: () = assert!(PART_BYTES_MAX + 256 <= FRAME_PAYLOAD_MAX, "a part that does not shrink is a frame");
+const _: () = assert!(1 << WINDOW_LOG_MIN == MEMORY_WINDOW_LANE_BYTES_MIN / 4);
+const _: () = assert!(MEMORY_WINDOW_LANE_BYTES_MIN > (1 << WINDOW_LOG_MIN) * 9 / 8 + WINDOW_TABLES_BYTES);
+
 const _: () = assert!(BATCH_LEN_MAX <= 1 << ZSTD_WINDOW_LOG_MAX, "a window covers a batch");
 const _: () = assert!(BATCH_PAGES_MAX <= u16::MAX as usize, "a part counts its pages in 16 bits");
 const _: () = assert!(BATCH_LEN_MAX <= i32::MAX as usize / 2, "lz4 counts bytes in an int");

@@ -3,7 +3,7 @@
 use crate::event::Event;
 use crate::limits::OPEN_REPEAT;
 use crate::session::{Ends, Role, Session, SessionConfig, State, Word};
-use crate::stream::StreamId;
+use crate::stream::{Reservation, StreamId};
 use crate::time::Instant;
 use crate::wire::{Accept, Open, Reason, ReasonCode};
 use bytes::Bytes;
@@ -40,6 +40,7 @@ impl Session {
             digest: config.digest,
             connections_max: config.connections_max,
             receive_window: self.first_promise,
+            memory_bytes: self.memory.as_ref().map_or(0, Reservation::bytes),
             outage_ms: u32::try_from(config.outage.as_millis()).unwrap_or(u32::MAX),
             resume: !matches!(self.state, State::Opening { .. }),
             proof: [0; 32],
@@ -66,6 +67,15 @@ impl Session {
         }
         self.check_peers(&ends)?;
         if matches!(self.state, State::Opening { .. }) {
+            let proposed = self.memory.as_ref().map_or(0, Reservation::bytes);
+            if accept.memory_bytes > proposed {
+                let text = "the peer would remember more of what it receives than was proposed";
+                return Err(Reason::new(ReasonCode::Protocol, text));
+            }
+            if let Some(memory) = &mut self.memory {
+                memory.shrink(accept.memory_bytes);
+            }
+            self.outbound.remember(self.agreed_terms());
             self.outbound.grant(accept.receive_window);
             self.state = State::Running;
             self.peers = Some(ends);

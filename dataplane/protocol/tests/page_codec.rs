@@ -5,6 +5,7 @@ use novacron_protocol::limits::{BATCH_BYTES_MAX, BATCH_PAGES_MAX, PAGE_BYTES};
 use novacron_protocol::page::{
     Assembler, BatchEncoder, Bodies, Choice, Effort, EncodedBatch, LaneDecoder, PartHeader,
 };
+use novacron_protocol::time::Instant;
 use proptest::prelude::*;
 
 #[derive(Clone, Debug)]
@@ -149,11 +150,11 @@ fn decode(index: &[u8], parts: &[(u16, Vec<u8>)], lanes: u16, batch_len: usize) 
     for (lane, payload) in parts {
         let bodies = &mut decoded[usize::from(*lane)];
         let bodies_max = counts[usize::from(*lane)] as usize;
-        refused |= decoder.decode(payload, bodies_max, bodies).is_err();
+        refused |= decoder.decode(payload, bodies_max, None, bodies).is_err();
         assert!(bodies.capacity() <= bodies_max * PAGE_BYTES, "allocated beyond the bound");
         // And with the widest bound, which a mutated count could reach.
         let mut unbounded = Vec::new();
-        if decoder.decode(payload, usize::MAX, &mut unbounded).is_ok() {
+        if decoder.decode(payload, usize::MAX, None, &mut unbounded).is_ok() {
             assert_eq!(
                 unbounded.len(),
                 PartHeader::parse(payload).expect("it was decoded").count * PAGE_BYTES
@@ -184,7 +185,7 @@ proptest! {
         let (mut encoder, mut out) = (BatchEncoder::new(lanes), EncodedBatch::default());
         for (pieces, effort) in &batches {
             let (batch, spans) = build(pieces);
-            let choice = encoder.encode(&batch, &spans, *effort, &mut out);
+            let choice = encoder.encode(&batch, &spans, *effort, &Instant::START, &mut out);
             let tally = out.tally;
             prop_assert_eq!(tally.coded_bytes() + tally.regenerated_bytes, batch.len() as u64);
             if choice == Choice::Structured {
@@ -210,7 +211,7 @@ proptest! {
     ) {
         let (batch, spans) = build(&pieces);
         let (mut encoder, mut out) = (BatchEncoder::new(lanes), EncodedBatch::default());
-        if encoder.encode(&batch, &spans, effort, &mut out) != Choice::Structured {
+        if encoder.encode(&batch, &spans, effort, &Instant::START, &mut out) != Choice::Structured {
             return Ok(());
         }
         let (mut index, mut parts) = (out.index.clone(), owned(&out));

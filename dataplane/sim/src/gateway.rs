@@ -81,6 +81,7 @@ impl World {
         config.digest = self.plan.digest;
         (config.lanes, config.codec) = (self.plan.lanes, self.plan.codec);
         config.codec_workers = self.plan.codec_workers[side];
+        config.memory_bytes = self.plan.memory_bytes(side);
         config.receive_window = self.plan.windows[side];
         config.receive_memory = self.plan.memory.map_or_else(ReceiveMemory::unshared, ReceiveMemory::new);
         config.outage = Duration::from_nanos(self.plan.outage);

@@ -5,7 +5,9 @@ use crate::hypervisor::Content;
 use crate::network::{DESTINATION, MICROSECOND, MILLISECOND, Nanos, PathPlan, SECOND, SOURCE, Side};
 use crate::random::Random;
 use novacron_protocol::hypervisor::synthetic::{Contents, Plan as StreamPlan, PlannedPage};
-use novacron_protocol::limits::{BATCH_LEN_MAX, LANES_MAX, RECEIVE_WINDOW_BYTES};
+use novacron_protocol::limits::{
+    BATCH_LEN_MAX, LANES_MAX, MEMORY_PAGE_BYTES, MEMORY_WINDOW_LANE_BYTES_MIN, RECEIVE_WINDOW_BYTES,
+};
 use novacron_protocol::page::policy::Mode;
 use novacron_protocol::wire::Kind;
 
@@ -184,6 +186,18 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// What a side may spend on remembering: nothing, pages alone, or a window as well, by the number of lanes. The source would
+    /// spend more than the destination.
+    pub(crate) fn memory_bytes(&self, side: usize) -> u64 {
+        let of_lane = match self.lanes % 4 {
+            0 => 0,
+            1 => MEMORY_WINDOW_LANE_BYTES_MIN,
+            _ => 20 * MEMORY_PAGE_BYTES,
+        };
+        let more = if side == 0 { 1 << 20 } else { 0 };
+        u64::from(self.lanes) * of_lane + more
+    }
+
     /// The plan that `seed` stands for.
     pub fn new(seed: u64) -> Self {
         let random = &mut Random::new(seed);

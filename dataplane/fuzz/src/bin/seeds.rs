@@ -4,10 +4,11 @@
 //! it finds from there stays in `target/fuzz` and is not kept; what once failed is kept in `corpus` by hand.
 
 use bytes::Bytes;
-use novacron_fuzz::page::{BATCH, DAMAGED, INDEX, PART};
+use novacron_fuzz::page::{BATCH, DAMAGED, INDEX, MEMORY_PART, PART, REMEMBERED};
 use novacron_fuzz::session as script;
 use novacron_protocol::hypervisor::{BlockId, Span};
 use novacron_protocol::page::{BatchEncoder, Effort, EncodedBatch};
+use novacron_protocol::time::Instant;
 use novacron_protocol::wire::{
     Accept, BatchFields, ConnectionOpen, FRAME_HEADER_BYTES, FrameHeader, Hello, HelloRefuse, Identity,
     IndexFields, Kind, Lane, Open, PartFields, Progress, ProgressEntry, Reason, ReasonCode, RefuseCode,
@@ -31,6 +32,7 @@ fn wire() -> std::io::Result<()> {
         digest: true,
         connections_max: 16,
         receive_window: 1 << 25,
+        memory_bytes: 1 << 28,
         outage_ms: 60_000,
         resume: false,
         proof: [7; 32],
@@ -54,7 +56,7 @@ fn wire() -> std::io::Result<()> {
         (2, "hello", payload(&hello.to_frame())),
         (4, "hello-refuse", payload(&refuse.to_frame())),
         (5, "open", payload(&open.to_frame(7, 0))),
-        (6, "accept", payload(&Accept { receive_window: 1, proof: [8; 32] }.to_frame(7, 0))),
+        (6, "accept", payload(&Accept { receive_window: 1, memory_bytes: 1 << 28, proof: [8; 32] }.to_frame(7, 0))),
         (7, "reason", payload(&reason.to_frame(Kind::Fail, 7, 0))),
         (8, "progress", payload(&progress.to_frame(7, 0))),
         (9, "connection-open", payload(&ConnectionOpen { label: "main".into() }.to_frame(7, 0, 0))),
@@ -85,7 +87,7 @@ fn page() -> std::io::Result<()> {
         [Span::PageRecords { block: BlockId(0), first_word: 0x28, count: 12 }, Span::Opaque { len: 700 }];
     for (name, effort) in [("lz4", Effort::Lz4), ("zstd", Effort::Zstd { level: 1 })] {
         let mut encoded = EncodedBatch::default();
-        BatchEncoder::new(1).encode(&batch, &spans, effort, &mut encoded);
+        BatchEncoder::new(1).encode(&batch, &spans, effort, &Instant::START, &mut encoded);
         for part in &encoded.parts {
             keep("page", &format!("part-{name}"), &[&[PART, 66][..], &part.payload].concat())?;
         }
@@ -95,6 +97,17 @@ fn page() -> std::io::Result<()> {
     }
     // A part whose pages are as they are.
     keep("page", "part-raw", &[&[PART, 2, 0, 0, 2, 0, 0b10][..], &[3; 4096]].concat())?;
+    // Two batches of the same pages, the second changed: effort, damage, length, then pieces as below.
+    let (one, two) = ([1, 6, 0x13, 5, 3, 3, 0x11, 1], [1, 6, 0x13, 5, 3, 3, 0x11, 2]);
+    for (name, effort, damage) in [("lz4", 0, 0), ("zstd", 1, 0), ("damaged", 1, 0xf0)] {
+        let batch = |pieces: &[u8; 8], damage| [&[effort, damage, 30, 4, 8][..], pieces].concat();
+        let batches = [batch(&one, 0), batch(&one, 0), batch(&two, damage)].concat();
+        keep("page", &format!("remembered-{name}"), &[&[REMEMBERED, 1, 0x41][..], &batches].concat())?;
+    }
+    // A page that is what it was, and one that was never sent.
+    let same = |number| [&[MEMORY_PART, 0, 1, 0, 1, 0, 0, 0, 0, 0, 3, 0, 0, 0][..], &[number, 1, 1 << 3 | 3]].concat();
+    keep("page", "memory-part-same", &same(4))?;
+    keep("page", "memory-part-unknown", &same(40))?;
     // Pieces: kind and word, count, content, salt.
     let pieces: &[u8] =
         &[1, 6, 0x12, 5, 2, 15, 0, 0, 3, 3, 0x11, 1, 0, 9, 2, 1, 9, 2, 3, 3, 0xf1, 2, 1, 0, 0x28, 0, 8, 0];

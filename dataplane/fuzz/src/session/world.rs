@@ -128,6 +128,8 @@ impl World {
             config.codec = if options & ZSTD != 0 { Mode::Zstd { level: 1 } } else { Mode::Lz4 };
             config.codec_workers = if options & WORKERS != 0 { CODEC_WORKERS } else { 1 };
             config.lanes = 1 + u16::from(options >> 4 & 3);
+            // A few tens of pages a lane, no window: whole ones would be most of the time of a run.
+            config.memory_bytes = 400_000;
             config.connections_max = CONNECTIONS as u16;
             config
         };

@@ -35,6 +35,8 @@ pub(crate) enum Errand {
     Work { origin: Origin, jobs: Vec<Job> },
     /// Some of them are done.
     Done { session: u64, done: Vec<Done> },
+    /// A session has ended: what workers remember of its lanes is needed no more.
+    Ended,
 }
 
 /// How codec work reaches a shard.
@@ -62,6 +64,8 @@ pub(crate) struct CodecWork {
     index: usize,
     shards: Vec<CodecInbox>,
     turns: RefCell<Turns>,
+    /// A session has ended whose lanes the worker may remember.
+    ended: Cell<bool>,
     /// There is something to do.
     wake: Notify,
     sessions: RefCell<HashMap<u64, Weak<Running>>>,
@@ -74,6 +78,7 @@ impl CodecWork {
             index,
             shards,
             turns: RefCell::default(),
+            ended: Cell::new(false),
             wake: Notify::new(),
             sessions: RefCell::default(),
             sessions_ever: Cell::new(0),
@@ -97,6 +102,17 @@ impl CodecWork {
     pub(crate) fn end(&self, session: u64) {
         self.sessions.borrow_mut().remove(&session);
         self.turns.borrow_mut().forget((self.index, session));
+        self.forget_lanes();
+        for shard in (0..self.shards.len()).filter(|shard| *shard != self.index) {
+            // One that has stopped remembers nothing.
+            let _ = self.send(shard, Errand::Ended);
+        }
+    }
+
+    /// The worker looks which lanes nobody needs any more.
+    fn forget_lanes(&self) {
+        self.ended.set(true);
+        self.wake.notify();
     }
 
     /// Jobs of a session of this shard go to their workers: worker 0 is here, the others are the shards after this one.
@@ -152,6 +168,7 @@ pub(crate) async fn receive(codecs: Rc<CodecWork>, mut errands: Receiver<Errand>
                 codecs.wake.notify();
             }
             Errand::Done { session, done } => codecs.take_back((codecs.index, session), done),
+            Errand::Ended => codecs.forget_lanes(),
         }
         yield_if_needed().await;
     }
@@ -164,6 +181,9 @@ pub(crate) async fn work(codecs: Rc<CodecWork>) {
     let mut since = Instant::now();
     loop {
         let woken = codecs.wake.notified();
+        if codecs.ended.take() {
+            worker.release_ended();
+        }
         let next = codecs.turns.borrow_mut().next();
         let Some((origin, job)) = next else {
             woken.await;

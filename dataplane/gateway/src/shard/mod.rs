@@ -31,10 +31,10 @@ use novacron_control_api::{
     Codec, Endpoint, ErrorCode, PeerIdentity, RpcError, SessionOpen, SessionOptions, SessionRecord,
     SessionSide,
 };
-use novacron_protocol::limits::{FRAME_PAYLOAD_MAX, LANES_MAX, ZSTD_LEVEL_MAX};
+use novacron_protocol::limits::{FRAME_PAYLOAD_MAX, LANES_MAX, MEMORY_BYTES_MAX, ZSTD_LEVEL_MAX};
 use novacron_protocol::page::policy::Mode;
 use novacron_protocol::session::{Ends, MIGRATION, Role, Session, SessionConfig, Token};
-use novacron_protocol::stream::{ReceiveMemory, StreamId};
+use novacron_protocol::stream::{MemoryBudget, ReceiveMemory, StreamId};
 use novacron_protocol::wire::{FrameHeader, Identity, Open, Reason, ReasonCode};
 use novacron_transport::shard::{Receiver, Sender, mailbox, sleep, spawn};
 use novacron_transport::{Address, FramePool, OpenSocket, SocketOptions, TcpConfig, TcpTransport};
@@ -109,6 +109,8 @@ pub(crate) struct Shard {
     /// What sessions may keep until it is verified, and what they may promise to their peers.
     send_memory: Rc<SendMemory>,
     receive_memory: ReceiveMemory,
+    delta_bytes: u64,
+    delta_memory: MemoryBudget,
     /// What this shard encodes and decodes, for its own sessions and for others'.
     codecs: Rc<CodecWork>,
     sessions: RefCell<BTreeMap<u64, Rc<Running>>>,
@@ -138,6 +140,9 @@ pub(crate) struct ShardConfig {
     pub(crate) promised_bytes: usize,
     pub(crate) streams: (usize, usize),
     pub(crate) congestion: Option<&'static str>,
+    /// What a session may spend on remembering, and whose memory that is: every shard's.
+    pub(crate) delta_bytes: u64,
+    pub(crate) delta_memory: MemoryBudget,
     /// Every shard, this one included.
     pub(crate) shards: Vec<ShardHandle>,
 }
@@ -157,6 +162,8 @@ pub(crate) async fn run(index: usize, config: ShardConfig, mailboxes: Mailboxes)
         receive_pool: FramePool::new(config.pool_bytes),
         send_memory: SendMemory::new(config.pool_bytes as u64),
         receive_memory: ReceiveMemory::new(config.promised_bytes as u64),
+        delta_bytes: config.delta_bytes,
+        delta_memory: config.delta_memory,
         codecs,
         sessions: RefCell::default(),
         dialled: RefCell::default(),
@@ -208,6 +215,7 @@ fn session_config(open: &SessionOpen, shards: u16) -> SessionConfig {
         open_timeout_ms,
         connections_max,
         destination_may_start,
+        enable_delta,
         ..
     } = open.options;
     let mut config = SessionConfig::new(role, open.session.0, Token::new(*open.token.expose()));
@@ -222,6 +230,8 @@ fn session_config(open: &SessionOpen, shards: u16) -> SessionConfig {
     config.open_timeout = Duration::from_millis(open_timeout_ms);
     config.first_byte_timeout = Duration::from_millis(accept_timeout_ms);
     config.destination_may_start = destination_may_start;
+    // How much is the gateway's to say.
+    config.memory_bytes = if enable_delta { MEMORY_BYTES_MAX } else { 0 };
     config
 }
 
@@ -288,9 +298,14 @@ impl Shard {
         Share::new(Rc::clone(&self.send_memory))
     }
 
-    /// The session receives into this shard's memory.
+    /// The session receives into this shard's memory, and remembers in the process's.
     fn with_memory(&self, config: SessionConfig) -> SessionConfig {
-        SessionConfig { receive_memory: self.receive_memory.clone(), ..config }
+        SessionConfig {
+            receive_memory: self.receive_memory.clone(),
+            memory_bytes: config.memory_bytes.min(self.delta_bytes),
+            memory_budget: self.delta_memory.clone(),
+            ..config
+        }
     }
 
     /// A session begins here.

@@ -7,12 +7,16 @@ use super::Effort;
 use super::assemble::write_index;
 use super::block::{Codec, Compressor};
 use super::lane::LaneId;
+use super::memory::EncoderMemory;
 use super::part::{begin_part, set_codec};
-use super::plan::{BatchPlan, Planner};
+use super::plan::{BatchPlan, PageBody, Planner};
+use super::remembered::MemoryWriter;
 use super::sample::Kind;
-use super::zero::is_zero;
+use super::terms::LaneTerms;
 use crate::hypervisor::Span;
 use crate::limits::PAGE_BYTES;
+use crate::time::Clock;
+use novacron_kernels::is_zero;
 
 /// How a batch is to be carried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +42,7 @@ pub enum RawReason {
     Fruitless,
 }
 
-/// Where the guest's bytes of a batch went; the first four add up to the batch.
+/// Where the guest's bytes of a batch went. The first four and the pages that are known, changed or uniform add up to the batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Bytes carried as they are.
@@ -55,6 +59,22 @@ pub struct Tally {
     pub pages: u32,
     /// Zero pages and zero records, in structured batches.
     pub zero_pages: u32,
+    /// Of the pages with content: those that are one word repeated.
+    pub uniform_pages: u32,
+    /// Those that are what their lane last carried.
+    pub unchanged_pages: u32,
+    /// Those of which only differences are carried.
+    pub delta_pages: u32,
+    /// Those that are carried whole, in parts that remember.
+    pub whole_pages: u32,
+    /// Nanoseconds that comparing pages and remembering them took.
+    pub memory_ns: u64,
+    /// Nanoseconds that went into blocks which are carried as they are.
+    pub raw_ns: u64,
+    /// Nanoseconds of lz4.
+    pub lz4_ns: u64,
+    /// Nanoseconds of zstd.
+    pub zstd_ns: u64,
 }
 
 impl Tally {
@@ -71,6 +91,14 @@ impl Tally {
         self.encoded_bytes += other.encoded_bytes;
         self.pages += other.pages;
         self.zero_pages += other.zero_pages;
+        self.uniform_pages += other.uniform_pages;
+        self.unchanged_pages += other.unchanged_pages;
+        self.delta_pages += other.delta_pages;
+        self.whole_pages += other.whole_pages;
+        self.memory_ns += other.memory_ns;
+        self.raw_ns += other.raw_ns;
+        self.lz4_ns += other.lz4_ns;
+        self.zstd_ns += other.zstd_ns;
     }
 
     /// Whether a batch of `len` bytes that came to this is better carried as its own bytes (DWCP-52): less than a
@@ -81,7 +109,8 @@ impl Tally {
 
     /// Bytes that went through a codec or past it: those that cost an encoder time.
     pub fn coded_bytes(&self) -> u64 {
-        self.raw_bytes + self.lz4_bytes + self.zstd_bytes
+        let compared = self.uniform_pages + self.unchanged_pages + self.delta_pages;
+        self.raw_bytes + self.lz4_bytes + self.zstd_bytes + u64::from(compared) * PAGE_BYTES as u64
     }
 
     fn add(&mut self, codec: Codec, bytes: usize) {
@@ -134,6 +163,7 @@ impl EncodedBatch {
 pub struct PartEncoder {
     compressor: Compressor,
     gathered: Vec<u8>,
+    writer: MemoryWriter,
 }
 
 impl Default for PartEncoder {
@@ -145,17 +175,43 @@ impl Default for PartEncoder {
 impl PartEncoder {
     /// An encoder.
     pub fn new() -> Self {
-        Self { compressor: Compressor::new(), gathered: Vec::new() }
+        Self { compressor: Compressor::new(), gathered: Vec::new(), writer: MemoryWriter::new() }
     }
 
-    /// Appends to `out` the part of the pages whose bodies begin at `bodies` in `batch`; says where their bytes went.
+    /// Appends to `out` the part of these pages of `batch`; says where their bytes went, and how long it took by `clock`.
     /// A body that the batch does not hold whole counts as a zero page; the batch's digest would tell.
-    pub fn encode_part(&mut self, batch: &[u8], bodies: &[u32], effort: Effort, out: &mut Vec<u8>) -> Tally {
+    ///
+    /// With the `memory` of its lane a part refers to earlier ones. It must be sent then, and in this order: the far side's
+    /// memory follows the lane.
+    pub fn encode_part(
+        &mut self,
+        (batch, bodies): (&[u8], &[PageBody]),
+        effort: Effort,
+        memory: Option<&mut EncoderMemory>,
+        clock: &impl Clock,
+        out: &mut Vec<u8>,
+    ) -> Tally {
+        match memory {
+            Some(memory) => {
+                self.writer.write(&mut self.compressor, (batch, bodies), effort, memory, clock, out)
+            }
+            None => self.encode_alone((batch, bodies), effort, clock, out),
+        }
+    }
+
+    fn encode_alone(
+        &mut self,
+        (batch, bodies): (&[u8], &[PageBody]),
+        effort: Effort,
+        clock: &impl Clock,
+        out: &mut Vec<u8>,
+    ) -> Tally {
+        let start = clock.now();
         let mut tally = Tally::default();
         let began = out.len();
         self.gathered.clear();
         let gathered = &mut self.gathered;
-        let present = bodies.iter().map(|at| {
+        let present = bodies.iter().map(|PageBody { at, .. }| {
             let body = batch.get(*at as usize..*at as usize + PAGE_BYTES).filter(|body| !is_zero(body));
             if let Some(body) = body {
                 gathered.extend_from_slice(body);
@@ -171,6 +227,12 @@ impl PartEncoder {
         tally.zero_pages = bodies.len() as u32 - tally.pages;
         tally.regenerated_bytes = u64::from(tally.zero_pages) * PAGE_BYTES as u64;
         tally.encoded_bytes = (out.len() - began) as u64;
+        let ns = u64::try_from(clock.now().since(start).as_nanos()).unwrap_or(u64::MAX);
+        *match codec {
+            Codec::Raw => &mut tally.raw_ns,
+            Codec::Lz4 => &mut tally.lz4_ns,
+            Codec::Zstd => &mut tally.zstd_ns,
+        } = ns;
         tally
     }
 
@@ -189,12 +251,14 @@ impl PartEncoder {
 pub struct BatchEncoder {
     planner: Planner,
     encoder: PartEncoder,
+    /// What each lane remembers, where it does and parts are encoded here.
+    memories: Vec<EncoderMemory>,
 }
 
 impl BatchEncoder {
     /// An encoder for a session with that many lanes; none counts as one.
     pub fn new(lanes: u16) -> Self {
-        Self { planner: Planner::new(lanes), encoder: PartEncoder::new() }
+        Self { planner: Planner::new(lanes, false), encoder: PartEncoder::new(), memories: Vec::new() }
     }
 
     /// What the batch to be encoded or planned next is like.
@@ -202,13 +266,37 @@ impl BatchEncoder {
         self.planner.look(input)
     }
 
-    /// Encodes `input`, whose bytes `spans` describe, into `out`, which is emptied first.
+    /// The same, whose lanes remember on these terms.
+    pub fn remembering(lanes: u16, terms: LaneTerms) -> Self {
+        let memories = (0..lanes.max(1)).map(|_| EncoderMemory::new(terms)).collect();
+        Self { planner: Planner::new(lanes, true), encoder: PartEncoder::new(), memories }
+    }
+
+    /// An encoder that only plans, for lanes that are remembered elsewhere.
+    pub fn planning(lanes: u16) -> Self {
+        Self { planner: Planner::new(lanes, true), ..Self::new(lanes) }
+    }
+
+    /// What each lane remembers; none where nothing is.
+    pub fn memories(&self) -> &[EncoderMemory] {
+        &self.memories
+    }
+
+    /// Encodes `input`, whose bytes `spans` describe, into `out`, which is emptied first; `clock` says how long it took.
     ///
-    /// What the spans say is checked: what does not match the bytes is carried as literal bytes.
-    pub fn encode(&mut self, input: &[u8], spans: &[Span], effort: Effort, out: &mut EncodedBatch) -> Choice {
+    /// What the spans say is checked: what does not match the bytes is carried as literal bytes. Where lanes remember, what was
+    /// structured must be sent, in this order.
+    pub fn encode(
+        &mut self,
+        input: &[u8],
+        spans: &[Span],
+        effort: Effort,
+        clock: &impl Clock,
+        out: &mut EncodedBatch,
+    ) -> Choice {
         out.clear();
         let choice = match self.planner.plan(input, spans, effort) {
-            Ok(tally) => self.structure(input, tally, effort, out),
+            Ok(tally) => self.structure(input, tally, effort, clock, out),
             Err(reason) => Choice::Raw(reason),
         };
         if choice != Choice::Structured {
@@ -230,17 +318,25 @@ impl BatchEncoder {
         input: &[u8],
         mut tally: Tally,
         effort: Effort,
+        clock: &impl Clock,
         out: &mut EncodedBatch,
     ) -> Choice {
         let (ops, literals) = self.planner.index();
         tally.join(&self.encoder.encode_index(ops, literals, effort, &mut out.index));
         for (lane, bodies) in self.planner.parts() {
             let mut payload = out.buffer();
-            tally.join(&self.encoder.encode_part(input, bodies, effort, &mut payload));
+            let memory = self.memories.get_mut(usize::from(lane.0));
+            tally.join(&self.encoder.encode_part((input, bodies), effort, memory, clock, &mut payload));
             out.parts.push(Part { lane, payload });
         }
         out.tally = tally;
-        if tally.is_fruitless(input.len()) { Choice::Raw(RawReason::Fruitless) } else { Choice::Structured }
+        // What a lane remembers now, its far end must learn.
+        let taught = !self.memories.is_empty() && !out.parts.is_empty();
+        if !taught && tally.is_fruitless(input.len()) {
+            Choice::Raw(RawReason::Fruitless)
+        } else {
+            Choice::Structured
+        }
     }
 }
 
@@ -250,6 +346,7 @@ pub(super) mod tests {
     use super::*;
     use crate::hypervisor::{BlockId, WORD_BYTES};
     use crate::limits::BATCH_LEN_MAX;
+    use crate::time::Instant;
 
     const ZSTD: Effort = Effort::Zstd { level: 1 };
 
@@ -304,7 +401,7 @@ pub(super) mod tests {
         let mut decoded = vec![Vec::new(); usize::from(lanes)];
         for part in &out.parts {
             let lane = usize::from(part.lane.0);
-            decoder.decode(&part.payload, counts[lane] as usize, &mut decoded[lane]).unwrap();
+            decoder.decode(&part.payload, counts[lane] as usize, None, &mut decoded[lane]).unwrap();
         }
         let mut bodies: Vec<Bodies> = decoded.iter().map(|bytes| Bodies::new(bytes)).collect();
         let mut batch = Vec::new();
@@ -322,7 +419,7 @@ pub(super) mod tests {
         let spans = [records, Span::Opaque { len: 777 }];
         for effort in [Effort::Lz4, ZSTD] {
             let (mut encoder, mut out) = (BatchEncoder::new(3), EncodedBatch::default());
-            assert_eq!(encoder.encode(&input, &spans, effort, &mut out), Choice::Structured);
+            assert_eq!(encoder.encode(&input, &spans, effort, &Instant::START, &mut out), Choice::Structured);
             assert!(back(&out, 3, input.len()) == input);
             let tally = out.tally;
             assert_eq!((tally.pages, tally.zero_pages), (28, 2));
@@ -338,7 +435,7 @@ pub(super) mod tests {
     fn what_does_not_pay_is_carried_as_it_is() {
         let (mut encoder, mut out) = (BatchEncoder::new(4), EncodedBatch::default());
         let mut choose = |input: &[u8], spans: &[Span], effort| {
-            let choice = encoder.encode(input, spans, effort, &mut out);
+            let choice = encoder.encode(input, spans, effort, &Instant::START, &mut out);
             if choice != Choice::Structured {
                 assert!(out.index.is_empty() && out.parts.is_empty());
                 assert_eq!(out.tally, Tally::raw(input.len()));
@@ -366,7 +463,10 @@ pub(super) mod tests {
         input.extend_from_slice(&zeros);
         let spans = [span, Span::ZeroRecords { block: BLOCK, first_word: 0x0101_0101_0101_0101, count: 10 }];
         let (mut encoder, mut out) = (BatchEncoder::new(2), EncodedBatch::default());
-        assert_eq!(encoder.encode(&input, &spans, Effort::Lz4, &mut out), Choice::Structured);
+        assert_eq!(
+            encoder.encode(&input, &spans, Effort::Lz4, &Instant::START, &mut out),
+            Choice::Structured
+        );
         assert!(out.parts.is_empty());
         assert!(back(&out, 2, input.len()) == input);
     }
@@ -377,7 +477,10 @@ pub(super) mod tests {
             (0..20_000u64).flat_map(|i| (i << 12 | 0x22).to_be_bytes().into_iter().chain([0])).collect();
         let span = Span::ZeroRecords { block: BLOCK, first_word: 0x22, count: 20_000 };
         let (mut encoder, mut out) = (BatchEncoder::new(4), EncodedBatch::default());
-        assert_eq!(encoder.encode(&input, &[span], Effort::Lz4, &mut out), Choice::Structured);
+        assert_eq!(
+            encoder.encode(&input, &[span], Effort::Lz4, &Instant::START, &mut out),
+            Choice::Structured
+        );
         assert!(out.index.len() < 32, "{} bytes", out.index.len());
         assert!(back(&out, 4, input.len()) == input);
     }
@@ -393,11 +496,11 @@ pub(super) mod tests {
             sizes
         };
         for _ in 0..8 {
-            encoder.encode(&input, &[span], ZSTD, &mut out);
+            encoder.encode(&input, &[span], ZSTD, &Instant::START, &mut out);
         }
         let before = (sizes(&out), out.index.capacity());
         for _ in 0..8 {
-            encoder.encode(&input, &[span], ZSTD, &mut out);
+            encoder.encode(&input, &[span], ZSTD, &Instant::START, &mut out);
             assert_eq!((sizes(&out), out.index.capacity()), before);
         }
     }

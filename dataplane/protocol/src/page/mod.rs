@@ -1,8 +1,8 @@
 //! The page codec: a batch of hypervisor stream bytes becomes an index and, per lane, a part; and back.
 //!
-//! (The specification calls the family of page encodings HDE, hierarchical delta encoding. This is its first
-//! layer: zero pages and compressed batches of pages. References to known content and deltas come later; the
-//! layout and codec bytes have room for them.)
+//! (The specification calls the family of page encodings HDE, hierarchical delta encoding: zero pages, pages of one word, pages
+//! that are what they were, differences to their last version, and batches of the rest through lz4 or zstd, with a window that is
+//! kept from batch to batch.)
 //!
 //! ```text
 //!  batch  | opaque | word page | word page | word 0 | word 0 | opaque | page page |
@@ -17,28 +17,37 @@
 //! Exactness rests on nothing that the parser said: the encoder checks every word and zero byte that the index
 //! will regenerate and carries what disagrees as literal bytes. The decoder knows no hypervisor at all.
 //!
-//! Nothing here keeps state from one batch to the next, so one encoder serves any number of connections.
+//! A lane may remember ([`EncoderMemory`], [`DecoderMemory`]): the last version of each page and a zstd window. Both sides change
+//! it by the lane's parts and nothing else, in the lane's order, so that they agree without talking. Nothing else here keeps
+//! anything from one batch to the next.
 
 mod assemble;
 mod block;
+mod delta;
 mod encode;
 mod lane;
+mod memory;
 mod ops;
 mod part;
 mod plan;
 pub mod policy;
+mod remembered;
 mod sample;
-mod zero;
+mod store;
+mod terms;
+mod window;
 
 pub use assemble::{Assembler, IndexError};
 pub use block::{BlockError, Codec};
 pub use encode::{BatchEncoder, Choice, EncodedBatch, Part, PartEncoder, RawReason, Tally};
 pub use lane::{LANE_REGION_BYTES, LaneId, lane_of};
+pub use memory::{DecoderMemory, EncoderMemory};
+pub use novacron_kernels::is_zero;
 pub use ops::OpError;
 pub use part::{Bodies, LaneDecoder, PartError, PartHeader};
-pub use plan::BatchPlan;
+pub use plan::{BatchPlan, PageBody};
 pub use sample::Kind;
-pub use zero::is_zero;
+pub use terms::LaneTerms;
 
 /// How much processor time a batch may cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

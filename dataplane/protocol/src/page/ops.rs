@@ -211,7 +211,8 @@ impl Iterator for OpReader<'_> {
     }
 }
 
-fn put(out: &mut Vec<u8>, mut number: u64) {
+/// Appends a LEB128 number.
+pub(super) fn put(out: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
         out.push(number as u8 | 0x80);
         number >>= 7;
@@ -219,7 +220,8 @@ fn put(out: &mut Vec<u8>, mut number: u64) {
     out.push(number as u8);
 }
 
-fn take(rest: &mut &[u8]) -> Result<u64, OpError> {
+/// The LEB128 number in front of `rest`, which it leaves.
+pub(super) fn take(rest: &mut &[u8]) -> Result<u64, OpError> {
     let mut number = 0u64;
     for shift in (0..64).step_by(7) {
         let (&byte, after) = rest.split_first().ok_or(OpError::Cut)?;

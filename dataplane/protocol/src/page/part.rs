@@ -1,7 +1,7 @@
 //! A part: the page bodies of one batch that belong to one lane, in batch order.
 //!
 //! ```text
-//!  layout  u8         0; later layouts add page keys (block, offset) for references and deltas
+//!  layout  u8         0; 1 refers to earlier parts of the lane (`remembered.rs`)
 //!  codec   u8         of the block
 //!  count   u16        pages; little-endian as everywhere on the wire
 //!  present count bits, from bit 0 of the first byte; 0: the page is zero; padded with zero bits
@@ -11,10 +11,14 @@
 use std::fmt;
 
 use super::block::{BlockError, Codec, Decompressor};
+use super::memory::DecoderMemory;
+use super::remembered::{self, MemoryHeader};
 use crate::limits::{BATCH_PAGES_MAX, PAGE_BYTES};
 
-/// The layout that this build writes and reads.
+/// The layout of parts that stand by themselves.
 const LAYOUT: u8 = 0;
+/// The layout of parts that refer to earlier ones.
+pub(super) const MEMORY_LAYOUT: u8 = 1;
 const HEADER_BYTES: usize = 4;
 
 /// Why a part could not be decoded. Nothing of it may be used.
@@ -43,6 +47,39 @@ pub enum PartError {
     Padding,
     /// The block of bodies.
     Block(BlockError),
+    /// It refers to earlier parts, and the session agreed on none being remembered.
+    NoMemory,
+    /// It belongs to a window, and the lane has none.
+    NoWindow,
+    /// Its block does not go on where the lane's window stands, or not to the declared bytes.
+    Window {
+        /// Declared decoded bytes.
+        decoded: usize,
+    },
+    /// The numbers or kinds of its pages.
+    Control,
+    /// A page of a kind that is reserved.
+    Kind {
+        /// The kind.
+        kind: u8,
+    },
+    /// A page that the lane does not remember is said to be what it was.
+    Unknown {
+        /// The page's number.
+        page: u64,
+    },
+    /// The difference of a page leaves it, or is no difference.
+    Delta {
+        /// The page's number.
+        page: u64,
+    },
+    /// Page bodies are missing.
+    BodiesMissing,
+    /// Bytes are left over.
+    Left {
+        /// Bytes left.
+        bytes: usize,
+    },
 }
 
 impl fmt::Display for PartError {
@@ -55,6 +92,21 @@ impl fmt::Display for PartError {
             Self::Count { count, max } => write!(f, "a part of {count} pages where 1 to {max} are allowed"),
             Self::Padding => f.write_str("a part's bitmap marks pages beyond its last"),
             Self::Block(_) => f.write_str("a part's bodies cannot be decoded"),
+            Self::NoMemory => f.write_str("a part refers to earlier ones, which nobody was to remember"),
+            Self::NoWindow => f.write_str("a part belongs to a zstd window, and its lane has none"),
+            Self::Window { decoded } => {
+                write!(f, "a part does not continue its lane's window to {decoded} bytes")
+            }
+            Self::Control => f.write_str("a part does not say which pages it holds, or what becomes of them"),
+            Self::Kind { kind } => {
+                write!(f, "a part holds a page of kind {kind}, which is unknown to this build")
+            }
+            Self::Unknown { page } => {
+                write!(f, "a part refers to page {page:#x}, which its lane does not remember")
+            }
+            Self::Delta { page } => write!(f, "the difference of page {page:#x} is none"),
+            Self::BodiesMissing => f.write_str("a part lacks bytes of its pages"),
+            Self::Left { bytes } => write!(f, "{bytes} bytes of a part are left over"),
         }
     }
 }
@@ -71,15 +123,20 @@ impl std::error::Error for PartError {
 /// What a part says about itself before anything is allocated for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PartHeader {
-    /// Codec of the present bodies.
-    pub codec: Codec,
     /// Pages, zero ones included: the part decodes to `count * 4096` bytes.
     pub count: usize,
-    /// Pages that are not zero: the block decodes to `present * 4096` bytes.
-    pub present: usize,
 }
 
-impl PartHeader {
+/// The same of a part that stands by itself.
+struct Alone {
+    /// Codec of the present bodies.
+    codec: Codec,
+    count: usize,
+    /// Pages that are not zero: the block decodes to `present * 4096` bytes.
+    present: usize,
+}
+
+impl Alone {
     /// Reads the header and bitmap of `payload`; returns the header, the bitmap and the block.
     fn split(payload: &[u8]) -> Result<(Self, &[u8], &[u8]), PartError> {
         let short = |needed| PartError::Short { len: payload.len(), needed };
@@ -102,10 +159,16 @@ impl PartHeader {
         let present = bitmap.iter().map(|byte| byte.count_ones() as usize).sum();
         Ok((Self { codec, count, present }, bitmap, block))
     }
+}
 
+impl PartHeader {
     /// Reads the header of a part's payload.
     pub fn parse(payload: &[u8]) -> Result<Self, PartError> {
-        Self::split(payload).map(|(header, _, _)| header)
+        let count = match payload.first() {
+            Some(&MEMORY_LAYOUT) => MemoryHeader::split(payload)?.0.count,
+            _ => Alone::split(payload)?.0.count,
+        };
+        Ok(Self { count })
     }
 }
 
@@ -129,9 +192,10 @@ pub(super) fn set_codec(out: &mut [u8], codec: Codec) {
     out[1] = codec.id();
 }
 
-/// Decodes parts; owns what codecs need between calls. Serves any number of lanes.
+/// Decodes parts; owns what codecs need between calls. Serves any number of lanes: what a lane remembers is all in the call.
 pub struct LaneDecoder {
     decompressor: Decompressor,
+    scratch: Vec<u8>,
 }
 
 impl Default for LaneDecoder {
@@ -143,23 +207,53 @@ impl Default for LaneDecoder {
 impl LaneDecoder {
     /// A decoder.
     pub fn new() -> Self {
-        Self { decompressor: Decompressor::new() }
+        Self { decompressor: Decompressor::new(), scratch: Vec::new() }
     }
 
     /// Replaces `out` by the bodies of the part `payload`, zero pages included, 4096 bytes each.
     ///
     /// A part of more than `bodies_max` pages (or than a batch can hold) is refused before any allocation or
-    /// decoding (DWCP-50). After an error `out` holds nothing.
-    pub fn decode(&mut self, payload: &[u8], bodies_max: usize, out: &mut Vec<u8>) -> Result<(), PartError> {
-        let result = self.decode_into(payload, bodies_max, out);
+    /// decoding (DWCP-50). One that refers to earlier parts of its lane needs the lane's memory, and changes it. After an
+    /// error `out` holds nothing, and the lane is not to be decoded any further.
+    pub fn decode(
+        &mut self,
+        payload: &[u8],
+        bodies_max: usize,
+        memory: Option<&mut DecoderMemory>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), PartError> {
+        let result = match payload.first() {
+            Some(&MEMORY_LAYOUT) => self.recall(payload, bodies_max, memory, out),
+            _ => self.decode_alone(payload, bodies_max, out),
+        };
         if result.is_err() {
             out.clear();
         }
         result
     }
 
-    fn decode_into(&mut self, payload: &[u8], bodies_max: usize, out: &mut Vec<u8>) -> Result<(), PartError> {
-        let (PartHeader { codec, count, present }, bitmap, block) = PartHeader::split(payload)?;
+    fn recall(
+        &mut self,
+        payload: &[u8],
+        bodies_max: usize,
+        memory: Option<&mut DecoderMemory>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), PartError> {
+        let memory = memory.ok_or(PartError::NoMemory)?;
+        let count = MemoryHeader::split(payload)?.0.count;
+        if count > bodies_max {
+            return Err(PartError::Count { count, max: bodies_max });
+        }
+        remembered::read(&mut self.decompressor, payload, memory, &mut self.scratch, out)
+    }
+
+    fn decode_alone(
+        &mut self,
+        payload: &[u8],
+        bodies_max: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), PartError> {
+        let (Alone { codec, count, present }, bitmap, block) = Alone::split(payload)?;
         if count > bodies_max {
             return Err(PartError::Count { count, max: bodies_max });
         }
@@ -234,7 +328,7 @@ mod tests {
             for pattern in 0..1u32 << count {
                 let pages: Vec<bool> = (0..count).map(|i| pattern & (1 << i) != 0).collect();
                 let (payload, bodies) = part(&pages);
-                decoder.decode(&payload, count, &mut out).unwrap();
+                decoder.decode(&payload, count, None, &mut out).unwrap();
                 assert!(out == bodies, "pattern {pattern:b} of {count}");
             }
         }
@@ -246,10 +340,10 @@ mod tests {
         let mut decoder = LaneDecoder::new();
         let mut out = Vec::new();
         let (payload, _) = part(&[false; 9]);
-        let refused = decoder.decode(&payload, 8, &mut out);
+        let refused = decoder.decode(&payload, 8, None, &mut out);
         assert_eq!(refused, Err(PartError::Count { count: 9, max: 8 }));
         let many = [&[0, 0, 0xff, 0xff][..], &[0; 8192]].concat();
-        let refused = decoder.decode(&many, usize::MAX, &mut out);
+        let refused = decoder.decode(&many, usize::MAX, None, &mut out);
         assert_eq!(refused, Err(PartError::Count { count: 65535, max: BATCH_PAGES_MAX }));
         assert_eq!(out.capacity(), 0);
     }
@@ -259,13 +353,14 @@ mod tests {
     fn malformed_parts_are_named() {
         let refused = |bytes: &[u8]| PartHeader::parse(bytes).unwrap_err();
         assert_eq!(refused(&[0, 0, 0]), PartError::Short { len: 3, needed: 4 });
-        assert_eq!(refused(&[1, 0, 1, 0, 1]), PartError::Layout { layout: 1 });
+        assert_eq!(refused(&[2, 0, 1, 0, 1]), PartError::Layout { layout: 2 });
+        assert_eq!(refused(&[1, 0, 1, 0, 1]), PartError::Short { len: 5, needed: 12 });
         assert_eq!(refused(&[0, 3, 1, 0, 1]), PartError::Block(BlockError::Codec { id: 3 }));
         assert_eq!(refused(&[0, 0, 0, 0]), PartError::Count { count: 0, max: BATCH_PAGES_MAX });
         assert_eq!(refused(&[0, 0, 9, 0, 1]), PartError::Short { len: 5, needed: 6 });
         assert_eq!(refused(&[0, 0, 1, 0, 2]), PartError::Padding);
         let mut out = vec![1; 9];
-        let cut = LaneDecoder::new().decode(&[0, 0, 1, 0, 1, 5], 1, &mut out);
+        let cut = LaneDecoder::new().decode(&[0, 0, 1, 0, 1, 5], 1, None, &mut out);
         assert_eq!(
             cut,
             Err(PartError::Block(BlockError::Length { codec: Codec::Raw, encoded: 1, decoded: PAGE_BYTES }))

@@ -5,11 +5,27 @@ use super::encode::{RawReason, Tally};
 use super::lane::{LaneId, lane_of};
 use super::ops::{Op, OpWriter, RunKind};
 use super::sample::{Kind, Sampler};
-use crate::hypervisor::{Span, WORD_BYTES};
+use crate::hypervisor::{BlockId, Span, WORD_BYTES};
 use crate::limits::{BATCH_LEN_MAX, PAGE_BYTES};
 
 /// Batches shorter than this are carried as they are: frames and headers would eat what an index saves.
 const STRUCTURED_FROM_BYTES: usize = 512;
+
+/// A page's body in a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PageBody {
+    /// Where it begins.
+    pub at: u32,
+    /// The page's number within its lane: its block's, and its own there.
+    pub page: u64,
+}
+
+impl PageBody {
+    /// The number of the page at `offset` of its block. Two pages of one number would only be compared in vain.
+    fn number(block: BlockId, offset: u64) -> u64 {
+        (u64::from(block.0) << 48) ^ (offset / PAGE_BYTES as u64)
+    }
+}
 
 /// What a batch is to become.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,8 +34,8 @@ pub struct BatchPlan {
     pub ops: Vec<u8>,
     /// The index's literals.
     pub literals: Vec<u8>,
-    /// By rising lane, where the bodies of its pages begin in the batch.
-    pub parts: Vec<(LaneId, Vec<u32>)>,
+    /// By rising lane, the bodies of its pages.
+    pub parts: Vec<(LaneId, Vec<PageBody>)>,
     /// What the far side regenerates from operations alone.
     pub tally: Tally,
 }
@@ -27,21 +43,24 @@ pub struct BatchPlan {
 /// Plans batches; keeps its buffers from one to the next.
 pub(super) struct Planner {
     lanes: u16,
+    /// Lanes remember pages: what does not compress may still be known, or be worth remembering.
+    remembers: bool,
     sampler: Sampler,
     /// What the next batch is like, where that has been looked at already.
     looked: Option<Kind>,
     ops: OpWriter,
     literals: Vec<u8>,
-    /// Lane and place of each body.
-    bodies: Vec<(LaneId, u32)>,
-    /// The places alone, lane by lane.
-    places: Vec<u32>,
+    /// The bodies, with their lanes.
+    bodies: Vec<(LaneId, PageBody)>,
+    /// The bodies alone, lane by lane.
+    places: Vec<PageBody>,
 }
 
 impl Planner {
-    pub(super) fn new(lanes: u16) -> Self {
+    pub(super) fn new(lanes: u16, remembers: bool) -> Self {
         Self {
             lanes: lanes.max(1),
+            remembers,
             sampler: Sampler::new(),
             looked: None,
             ops: OpWriter::default(),
@@ -55,14 +74,23 @@ impl Planner {
     pub(super) fn look(&mut self, input: &[u8]) -> Kind {
         let kind = self.sampler.kind(input);
         self.looked = Some(kind);
-        kind
+        // Where pages are remembered, those that nothing shortens may be what they were, and are worth remembering.
+        if self.remembers && !kind.may_shrink() { Kind::UNEVEN } else { kind }
     }
 
     /// Turns the spans into operations, literals and bodies; returns what the operations alone make. An error: the batch
     /// is to be carried as it is.
     pub(super) fn plan(&mut self, input: &[u8], spans: &[Span], effort: Effort) -> Result<Tally, RawReason> {
+        let looked = self.looked.take();
         self.refuse(input, spans, effort)?;
+        if !self.remembers && !self.pays(looked, input, effort) {
+            return Err(RawReason::Sampled);
+        }
         let tally = self.walk(input, spans);
+        // No page of it could be remembered.
+        if self.remembers && self.bodies.is_empty() && !self.pays(looked, input, effort) {
+            return Err(RawReason::Sampled);
+        }
         // The decoder bounds operations by the batch; more of them than that could not pay anyway.
         if self.ops.finish().len() > input.len() {
             return Err(RawReason::Fruitless);
@@ -70,7 +98,7 @@ impl Planner {
         // Batch order within each lane, by an unstable sort because a stable one allocates.
         self.bodies.sort_unstable();
         self.places.clear();
-        self.places.extend(self.bodies.iter().map(|(_, at)| *at));
+        self.places.extend(self.bodies.iter().map(|(_, body)| *body));
         Ok(tally)
     }
 
@@ -80,7 +108,7 @@ impl Planner {
     }
 
     /// The bodies of the batch planned last, by rising lane.
-    pub(super) fn parts(&self) -> impl Iterator<Item = (LaneId, &[u32])> {
+    pub(super) fn parts(&self) -> impl Iterator<Item = (LaneId, &[PageBody])> {
         let mut places = &self.places[..];
         self.bodies.chunk_by(|a, b| a.0 == b.0).map(move |of_lane| {
             let (here, rest) = places.split_at(of_lane.len());
@@ -96,9 +124,13 @@ impl Planner {
         BatchPlan { ops, literals: std::mem::take(&mut self.literals), parts, tally }
     }
 
-    /// Why not to begin; decided without touching more than a sample.
-    fn refuse(&mut self, input: &[u8], spans: &[Span], effort: Effort) -> Result<(), RawReason> {
-        let looked = self.looked.take();
+    /// Whether compressing the batch is likely to pay, by what was seen of it, or a look at it.
+    fn pays(&mut self, looked: Option<Kind>, input: &[u8], effort: Effort) -> bool {
+        looked.map_or_else(|| self.sampler.compressible(input, effort), |kind| kind.pays(effort))
+    }
+
+    /// Why not to begin; decided without touching a byte.
+    fn refuse(&self, input: &[u8], spans: &[Span], effort: Effort) -> Result<(), RawReason> {
         if effort == Effort::Raw {
             return Err(RawReason::Effort);
         }
@@ -109,11 +141,7 @@ impl Planner {
         if input.len() > BATCH_LEN_MAX || covered != Some(input.len()) {
             return Err(RawReason::Mismatch);
         }
-        let pays = match looked {
-            Some(kind) => kind.pays(effort),
-            None => self.sampler.compressible(input, effort),
-        };
-        if pays { Ok(()) } else { Err(RawReason::Sampled) }
+        Ok(())
     }
 
     fn walk(&mut self, input: &[u8], spans: &[Span]) -> Tally {
@@ -124,15 +152,19 @@ impl Planner {
         for span in spans {
             let bytes = &input[at..at + span.len()];
             let run = match *span {
-                Span::PageRecords { first_word, count, .. } => Some((RunKind::Pages, first_word, count)),
-                Span::ZeroRecords { first_word, count, .. } => Some((RunKind::Zeros, first_word, count)),
-                Span::PageBodies { offset, count, .. } => Some((RunKind::Bodies, offset, count)),
+                Span::PageRecords { block, first_word, count } => {
+                    Some((RunKind::Pages, block, first_word, count))
+                }
+                Span::ZeroRecords { block, first_word, count } => {
+                    Some((RunKind::Zeros, block, first_word, count))
+                }
+                Span::PageBodies { block, offset, count } => Some((RunKind::Bodies, block, offset, count)),
                 Span::Opaque { .. } => None,
             };
             match run {
-                Some((kind, first_word, count)) if regenerates(bytes, kind, first_word) => {
+                Some((kind, block, first_word, count)) if regenerates(bytes, kind, first_word) => {
                     self.ops.push(Op::Run { kind, first_word, count: u64::from(count) });
-                    self.take_bodies(at, kind, first_word, count, &mut tally);
+                    self.take_bodies(at, (kind, block, first_word, count), &mut tally);
                 }
                 _ => {
                     self.ops.push(Op::Literal { bytes: bytes.len() as u64 });
@@ -145,7 +177,12 @@ impl Planner {
     }
 
     /// Notes the bodies of a run that begins at `at`.
-    fn take_bodies(&mut self, at: usize, kind: RunKind, first_word: u64, count: u32, tally: &mut Tally) {
+    fn take_bodies(
+        &mut self,
+        at: usize,
+        (kind, block, first_word, count): (RunKind, BlockId, u64, u32),
+        tally: &mut Tally,
+    ) {
         if kind == RunKind::Zeros {
             tally.zero_pages += count;
             tally.regenerated_bytes += u64::from(count) * kind.unit_bytes() as u64;
@@ -157,7 +194,8 @@ impl Planner {
             let offset = first_word.wrapping_add((i * PAGE_BYTES) as u64);
             // A batch is far shorter than 32 bits count (asserted in limits).
             let at = (at + i * kind.unit_bytes() + word_bytes) as u32;
-            self.bodies.push((lane_of(offset, self.lanes), at));
+            let page = PageBody::number(block, offset);
+            self.bodies.push((lane_of(offset, self.lanes), PageBody { at, page }));
         }
     }
 }

@@ -18,7 +18,7 @@ pub struct Kind(u8);
 
 impl Kind {
     /// lz4 gains nothing, yet some bytes are more frequent than others.
-    const UNEVEN: Kind = Kind(8);
+    pub(super) const UNEVEN: Kind = Kind(8);
     /// Nothing is gained.
     const RANDOM: Kind = Kind(9);
     /// How many there are.

@@ -2,11 +2,11 @@
 
 use super::Ends;
 use crate::limits::{
-    CONNECTIONS_DEFAULT, EXPECT_TIMEOUT, FIRST_BYTE_TIMEOUT, LANES_DEFAULT, OPEN_TIMEOUT, OUTAGE_RUNNING,
-    RECEIVE_WINDOW_BYTES, ZSTD_LEVEL_DEFAULT,
+    CONNECTIONS_DEFAULT, EXPECT_TIMEOUT, FIRST_BYTE_TIMEOUT, LANES_DEFAULT, MEMORY_BYTES_DEFAULT,
+    OPEN_TIMEOUT, OUTAGE_RUNNING, RECEIVE_WINDOW_BYTES, ZSTD_LEVEL_DEFAULT,
 };
 use crate::page::policy::Mode;
-use crate::stream::ReceiveMemory;
+use crate::stream::{MemoryBudget, ReceiveMemory};
 use crate::wire::{Accept, Open};
 use std::time::Duration;
 
@@ -79,6 +79,11 @@ pub struct SessionConfig {
     pub receive_window: u64,
     /// Whose memory that is. Shared with other sessions, each connection begins with less and gets more as it is read.
     pub receive_memory: ReceiveMemory,
+    /// Most bytes that this side spends on remembering what page lanes carried; 0: nothing is remembered. The source proposes
+    /// what it has, the destination takes the lesser of both.
+    pub memory_bytes: u64,
+    /// Of what, together with other sessions.
+    pub memory_budget: MemoryBudget,
     /// How long the session outlives the loss of every stream while the guest runs.
     pub outage: Duration,
     /// How long a source waits for its peer's answer.
@@ -130,6 +135,8 @@ impl SessionConfig {
             connections_max: CONNECTIONS_DEFAULT,
             receive_window: RECEIVE_WINDOW_BYTES,
             receive_memory: ReceiveMemory::unshared(),
+            memory_bytes: MEMORY_BYTES_DEFAULT,
+            memory_budget: MemoryBudget::unshared(),
             outage: OUTAGE_RUNNING,
             open_timeout: OPEN_TIMEOUT,
             first_byte_timeout: FIRST_BYTE_TIMEOUT,

@@ -33,7 +33,8 @@ pub use state::State;
 use crate::event::Event;
 use crate::hypervisor::{StreamKind, StreamPhase};
 use crate::limits::STREAMS_MAX;
-use crate::stream::{BatchBuffer, Done, Inbound, Job, Outbound, Receipt, StreamId};
+use crate::page::LaneTerms;
+use crate::stream::{BatchBuffer, Done, Inbound, Job, Outbound, Receipt, Reservation, StreamId};
 use crate::time::{Clock, Instant};
 use crate::wire::{
     Accept, ConnectionOpen, FRAME_HEADER_BYTES, FrameHeader, Identity, Kind, Lane, Open, Progress, Reason,
@@ -87,6 +88,8 @@ pub struct Session {
     next_to_connect: u16,
     received_bytes: u64,
     held: bool,
+    /// What this side may spend on remembering, while it does.
+    pub(crate) memory: Option<Reservation>,
 }
 
 /// The label of connections that carry the guest. All others are opaque bytes.
@@ -101,6 +104,9 @@ impl Session {
         // The peer has not said yet what it reserves; a hypervisor may connect before it does.
         outbound.grant(0);
         let first_promise = config.receive_memory.first(config.receive_window);
+        // A destination knows what it needs when it is opened.
+        let wanted = if config.role == Role::Source { config.memory_bytes } else { 0 };
+        let memory = Some(config.memory_budget.reserve(wanted));
         Session {
             outbound,
             inbound: Inbound::new(
@@ -132,6 +138,7 @@ impl Session {
             next_to_connect: 0,
             received_bytes: 0,
             held: false,
+            memory,
         }
     }
 
@@ -455,6 +462,7 @@ impl Session {
             return;
         }
         self.held = self.must_hold();
+        self.forget();
         let frame = reason.to_frame(Kind::Fail, self.config.session, self.config.epoch);
         self.streams.nothing_due();
         self.control.clear();
@@ -468,11 +476,31 @@ impl Session {
             return;
         }
         self.state = State::Finished;
+        self.forget();
         self.events.push_back(Event::Finished);
         if self.config.role == Role::Source && !self.peer_finished {
             let reason = Reason::new(ReasonCode::Finished, "the session has ended, and well");
             self.control.push_back(reason.to_frame(Kind::Refuse, self.config.session, self.config.epoch));
         }
+    }
+
+    /// What page lanes are to remember, as both sides have agreed (DWCP-70).
+    pub(crate) fn agreed_terms(&self) -> Option<LaneTerms> {
+        let bytes = self.memory.as_ref().map_or(0, Reservation::bytes);
+        LaneTerms::of(bytes, self.config.lanes)
+    }
+
+    /// Nothing refers to earlier parts any more.
+    fn forget(&mut self) {
+        self.outbound.remember(None);
+        self.inbound.remember(None);
+        self.memory = None;
+    }
+
+    /// Bytes that this side spends on remembering what page lanes carried, and the most that it may.
+    pub fn remembered_bytes(&self) -> (u64, u64) {
+        let held = self.outbound.remembered_bytes() + self.inbound.remembered_bytes();
+        (held, self.memory.as_ref().map_or(0, Reservation::bytes))
     }
 
     /// Whether every known connection has ended in both directions, and both sides have said so.

@@ -7,6 +7,7 @@ use crate::limits::{BATCHES_UNDER_WAY_MAX, LAST_WORD_TIMEOUT, RECEIVE_WINDOW_BYT
 use crate::page::policy::Mode;
 
 mod connections;
+mod memory;
 mod peers;
 
 /// The source says again how it stands when it loses a stream, and may do so before the destination has the frame

@@ -6,10 +6,15 @@
 //! workers need not agree with each other.
 
 use crate::limits::{BATCH_PAGES_MAX, PAGE_BYTES};
-use crate::page::{Effort, LaneDecoder, LaneId, PartEncoder, PartError, Tally};
+use crate::page::{
+    DecoderMemory, Effort, EncoderMemory, LaneDecoder, LaneId, LaneTerms, PageBody, PartEncoder, PartError,
+    Tally,
+};
 use crate::time::Clock;
 use crate::wire::{BATCH_FIELDS_BYTES, FRAME_HEADER_BYTES, IndexFields, PartFields, start_frame};
 use bytes::Bytes;
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
 
 /// Which of a session's jobs this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,12 +38,22 @@ enum Work {
     Part {
         fields: PartFields,
         batch: Bytes,
-        bodies: Vec<u32>,
+        bodies: Vec<PageBody>,
         effort: Effort,
+        lane: Option<LaneOwner>,
     },
     Decode {
         payload: Bytes,
+        lane: Option<LaneOwner>,
     },
+}
+
+/// A lane's memory by its name: the worker of the lane keeps it for as long as the session has the name.
+pub(super) type LaneOwner = Arc<LaneTerms>;
+
+/// Names for the memories of so many lanes.
+pub(super) fn lane_owners(terms: LaneTerms, lanes: usize) -> Vec<LaneOwner> {
+    (0..lanes).map(|_| Arc::new(terms)).collect()
 }
 
 /// A bounded piece of codec work: at most a batch's bytes.
@@ -53,6 +68,8 @@ pub struct Done {
     pub(super) ticket: Ticket,
     pub(super) outcome: Outcome,
     pub(super) cost_ns: u64,
+    /// Bytes that the worker remembers of the job's lane.
+    pub(super) remembered_bytes: u64,
 }
 
 pub(super) enum Outcome {
@@ -90,15 +107,16 @@ impl Job {
         worker: u16,
         ticket: Ticket,
         fields: PartFields,
-        (batch, bodies): (Bytes, Vec<u32>),
+        (batch, bodies): (Bytes, Vec<PageBody>),
         effort: Effort,
+        lane: Option<LaneOwner>,
     ) -> Job {
-        Job { worker, ticket, work: Work::Part { fields, batch, bodies, effort } }
+        Job { worker, ticket, work: Work::Part { fields, batch, bodies, effort, lane } }
     }
 
     /// A part to be decoded, whose header has been read already.
-    pub(super) fn decode(worker: u16, ticket: Ticket, payload: Bytes) -> Job {
-        Job { worker, ticket, work: Work::Decode { payload } }
+    pub(super) fn decode(worker: u16, ticket: Ticket, payload: Bytes, lane: Option<LaneOwner>) -> Job {
+        Job { worker, ticket, work: Work::Decode { payload, lane } }
     }
 
     /// Guest bytes that it is about.
@@ -106,7 +124,7 @@ impl Job {
         match &self.work {
             Work::Index { literals, .. } => literals.len(),
             Work::Part { bodies, .. } => bodies.len() * PAGE_BYTES,
-            Work::Decode { payload } => payload.len(),
+            Work::Decode { payload, .. } => payload.len(),
         }
     }
 
@@ -116,11 +134,39 @@ impl Job {
     }
 }
 
-/// What does jobs: codecs and their memory. One serves any number of sessions.
+/// What does jobs: codecs and their memory, and what the lanes of its sessions remember. One serves any number of sessions.
 #[derive(Default)]
 pub struct CodecWorker {
     encoder: PartEncoder,
     decoder: LaneDecoder,
+    encoders: Lanes<EncoderMemory>,
+    decoders: Lanes<DecoderMemory>,
+}
+
+/// Memories of lanes, by where their names stand: a name stays in its place for as long as somebody holds it, even weakly.
+struct Lanes<M> {
+    memories: HashMap<usize, (Weak<LaneTerms>, M)>,
+}
+
+impl<M> Default for Lanes<M> {
+    fn default() -> Self {
+        Lanes { memories: HashMap::new() }
+    }
+}
+
+impl<M> Lanes<M> {
+    /// The memory of a lane, which begins here where it is new.
+    fn of(&mut self, owner: &LaneOwner, new: impl FnOnce(LaneTerms) -> M) -> &mut M {
+        let name = Arc::as_ptr(owner) as usize;
+        if !self.memories.contains_key(&name) {
+            self.release_ended();
+        }
+        &mut self.memories.entry(name).or_insert_with(|| (Arc::downgrade(owner), new(**owner))).1
+    }
+
+    fn release_ended(&mut self) {
+        self.memories.retain(|_, (owner, _)| owner.strong_count() > 0);
+    }
 }
 
 impl CodecWorker {
@@ -129,9 +175,16 @@ impl CodecWorker {
         Self::default()
     }
 
+    /// Forgets what it remembers of lanes whose sessions have ended.
+    pub fn release_ended(&mut self) {
+        self.encoders.release_ended();
+        self.decoders.release_ended();
+    }
+
     /// Does a job, and measures by `clock` how long it took.
     pub fn carry_out(&mut self, job: Job, clock: &impl Clock) -> Done {
         let began = clock.now();
+        let mut remembered_bytes = 0;
         let outcome = match job.work {
             Work::Index { fields, lanes, ops, literals, effort } => {
                 let mut out = Vec::with_capacity(
@@ -141,21 +194,27 @@ impl CodecWorker {
                     index_frame(&mut self.encoder, (&fields, &lanes), (&ops, &literals), effort, &mut out);
                 Outcome::Encoded(out, tally)
             }
-            Work::Part { fields, batch, bodies, effort } => {
+            Work::Part { fields, batch, bodies, effort, lane } => {
                 let mut out = Vec::new();
                 start_frame(&mut out);
                 fields.put(&mut out);
-                let tally = self.encoder.encode_part(&batch, &bodies, effort, &mut out);
+                let mut memory = lane.as_ref().map(|lane| self.encoders.of(lane, EncoderMemory::new));
+                let pages = (&batch[..], &bodies[..]);
+                let tally = self.encoder.encode_part(pages, effort, memory.as_deref_mut(), clock, &mut out);
+                remembered_bytes = memory.map_or(0, |memory| memory.held_bytes());
                 Outcome::Encoded(out, tally)
             }
-            Work::Decode { payload } => {
+            Work::Decode { payload, lane } => {
                 let mut bodies = Vec::new();
-                let decoded = self.decoder.decode(&payload, BATCH_PAGES_MAX, &mut bodies);
+                let mut memory = lane.as_ref().map(|lane| self.decoders.of(lane, DecoderMemory::new));
+                let decoded =
+                    self.decoder.decode(&payload, BATCH_PAGES_MAX, memory.as_deref_mut(), &mut bodies);
+                remembered_bytes = memory.map_or(0, |memory| memory.held_bytes());
                 Outcome::Decoded(decoded.map(|()| bodies))
             }
         };
         let cost_ns = u64::try_from(clock.now().since(began).as_nanos()).unwrap_or(u64::MAX);
-        Done { ticket: job.ticket, outcome, cost_ns }
+        Done { ticket: job.ticket, outcome, cost_ns, remembered_bytes }
     }
 }
 
@@ -219,5 +278,22 @@ mod tests {
             assert!(shares.iter().max().unwrap() - shares.iter().min().unwrap() <= 1, "{shares:?}");
         }
         assert_eq!(worker_of(LaneId(9), 4, 2), 1, "a lane that there is not");
+    }
+
+    #[test]
+    fn a_lane_is_remembered_for_as_long_as_its_session_names_it() {
+        let terms = LaneTerms { pages: 4, window_log: None };
+        let owners = lane_owners(terms, 2);
+        let mut lanes: Lanes<u32> = Lanes::default();
+        *lanes.of(&owners[0], |_| 0) = 7;
+        assert_eq!(*lanes.of(&owners[1], |_| 0), 0, "another lane on the same terms");
+        assert_eq!(*lanes.of(&owners[0], |_| 0), 7);
+        drop(owners);
+        let new = lane_owners(terms, 8);
+        assert!(new.iter().all(|owner| *lanes.of(owner, |_| 0) == 0));
+        assert_eq!(lanes.memories.len(), 8, "what nobody names is gone");
+        drop(new);
+        lanes.release_ended();
+        assert!(lanes.memories.is_empty());
     }
 }

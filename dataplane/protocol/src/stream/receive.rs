@@ -3,12 +3,12 @@
 mod parts;
 
 use super::credit::{Promise, ReceiveMemory};
-use super::job::Job;
+use super::job::{Job, lane_owners};
 use crate::limits::{
     BATCH_LEN_MAX, BATCHES_UNDER_WAY_MAX, CONNECTIONS_MAX, LANE_PENDING_FRAMES_MAX, PROGRESS_ENTRIES_MAX,
     RECEIVE_SLACK_BYTES,
 };
-use crate::page::{Assembler, Bodies, LaneDecoder};
+use crate::page::{Assembler, Bodies, DecoderMemory, LaneDecoder, LaneTerms};
 use crate::wire::{
     BATCH_FIELDS_BYTES, BatchFields, ConnectionOpen, Cursor, FRAME_HEADER_BYTES, FrameHeader, IndexFields,
     Kind, Lane, Progress, ProgressEntry, Reason, ReasonCode, WireError,
@@ -136,6 +136,28 @@ impl Inbound {
     pub fn with_memory(mut self, memory: ReceiveMemory, first: u64) -> Self {
         (self.memory, self.first_promise) = (memory, first.min(self.window));
         self
+    }
+
+    /// Lanes remember from now on what they carry, on terms that the peer agreed to; `None`: they forget.
+    pub fn remember(&mut self, terms: Option<LaneTerms>) {
+        let handed_out = self.codec_workers > 1;
+        if terms.is_none() {
+            // They would be done for nobody, and name lanes that are to be forgotten.
+            self.jobs.clear();
+        }
+        let owners = terms.filter(|_| handed_out).map(|terms| lane_owners(terms, self.lanes.len()));
+        let mut owners = owners.into_iter().flatten();
+        for lane in &mut self.lanes {
+            lane.memory = terms.filter(|_| !handed_out).map(DecoderMemory::new);
+            (lane.owner, lane.remembered_bytes) = (owners.next(), 0);
+        }
+    }
+
+    /// Bytes that are spent on remembering.
+    pub fn remembered_bytes(&self) -> u64 {
+        let of =
+            |lane: &PageLane| lane.memory.as_ref().map_or(lane.remembered_bytes, DecoderMemory::held_bytes);
+        self.lanes.iter().map(of).sum()
     }
 
     fn new_connection(&self) -> Receiving {

@@ -1,6 +1,7 @@
 //! The sending half of a session: guest bytes become frames, and frames stay until they are verified.
 
 mod encoding;
+mod remember;
 mod repeat;
 
 use super::link::Link;
@@ -13,7 +14,7 @@ use crate::limits::{
     RECEIVE_WINDOW_BYTES,
 };
 use crate::page::policy::{Mode, Policy};
-use crate::page::{BatchEncoder, Choice, EncodedBatch, LaneId, Tally};
+use crate::page::{BatchEncoder, Choice, EncodedBatch, LaneId};
 use crate::schedule::FrameKey;
 use crate::session::MIGRATION;
 use crate::time::{Clock, Instant};
@@ -23,6 +24,7 @@ use crate::wire::{
 };
 use bytes::Bytes;
 use encoding::{Beginning, EncodingQueue, Planned};
+pub use remember::CodecTime;
 use repeat::Arrivals;
 use std::collections::BTreeMap;
 
@@ -64,6 +66,14 @@ pub struct SentBytes {
     pub lz4: u64,
     /// Guest bytes that left compressed with zstd.
     pub zstd: u64,
+    /// Guest bytes of pages that were what the far side remembered.
+    pub unchanged: u64,
+    /// Guest bytes of pages of which only differences left.
+    pub delta: u64,
+    /// Guest bytes of pages that are one word repeated.
+    pub uniform: u64,
+    /// Nanoseconds of codec work by what it was.
+    pub time: CodecTime,
     /// Payload and header bytes, each frame counted once.
     pub encoded: u64,
     /// Bytes handed to streams, repetitions included.
@@ -318,12 +328,6 @@ impl Outbound {
         (lane, sequence)
     }
 
-    fn count(&mut self, tally: &Tally) {
-        self.bytes.raw += tally.raw_bytes + tally.regenerated_bytes;
-        self.bytes.lz4 += tally.lz4_bytes;
-        self.bytes.zstd += tally.zstd_bytes;
-    }
-
     /// Whether every page lane may take another part: connections share them, and a receiver bounds how far ahead
     /// of a missing part a lane may run (DWCP-34).
     fn lanes_have_room(&self) -> bool {
@@ -339,7 +343,7 @@ impl Outbound {
         let began = clock.now();
         let kind = self.policy.looks().then(|| self.encoder.look(data));
         let effort = self.policy.choose(data.len(), kind);
-        let choice = self.encoder.encode(data, &self.spans, effort, &mut self.encoded);
+        let choice = self.encoder.encode(data, &self.spans, effort, clock, &mut self.encoded);
         let cost_ns = clock.now().nanos_since(began);
         self.times.encoded(cost_ns, true);
         self.policy.observe(effort, kind, choice, &self.encoded.tally, cost_ns);

@@ -3,7 +3,8 @@
 use super::cursor::put_text;
 use super::{Cursor, FrameHeader, Kind, Lane, WireError, finish_frame, start_frame};
 use crate::limits::{
-    BATCH_LEN_MAX, CONNECTIONS_MAX, LABEL_MAX, LANES_MAX, PROGRESS_ENTRIES_MAX, REASON_TEXT_MAX,
+    BATCH_LEN_MAX, CONNECTIONS_MAX, LABEL_MAX, LANES_MAX, MEMORY_BYTES_MAX, PROGRESS_ENTRIES_MAX,
+    REASON_TEXT_MAX,
 };
 use bytes::Bytes;
 
@@ -18,6 +19,8 @@ pub struct Open {
     pub connections_max: u16,
     /// Guest bytes that the sender of this frame reserves for each connection it receives on.
     pub receive_window: u64,
+    /// Most bytes that each side is to spend on remembering what page lanes carried (DWCP-70); 0: nothing is remembered.
+    pub memory_bytes: u64,
     /// How long the session outlives the loss of every stream, in milliseconds.
     pub outage_ms: u32,
     /// Whether this takes up a session that both sides know, after every stream was lost.
@@ -29,13 +32,14 @@ pub struct Open {
 impl Open {
     /// What the proof vouches for: the payload before it.
     pub(crate) fn terms(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(18);
+        let mut out = Vec::with_capacity(26);
         out.extend_from_slice(&self.lanes.to_le_bytes());
         out.push(u8::from(self.digest) | u8::from(self.resume) << 1);
         out.push(0);
         out.extend_from_slice(&self.connections_max.to_le_bytes());
         out.extend_from_slice(&self.receive_window.to_le_bytes());
         out.extend_from_slice(&self.outage_ms.to_le_bytes());
+        out.extend_from_slice(&self.memory_bytes.to_le_bytes());
         out
     }
 
@@ -57,6 +61,7 @@ impl Open {
         let connections_max = cursor.u16()?;
         let receive_window = cursor.u64()?;
         let outage_ms = cursor.u32()?;
+        let memory_bytes = cursor.u64()?;
         let proof = cursor.array()?;
         cursor.end()?;
         if lanes == 0 || lanes > LANES_MAX {
@@ -69,11 +74,14 @@ impl Open {
         if receive_window == 0 {
             return Err(WireError::Value("receive_window"));
         }
+        if memory_bytes > MEMORY_BYTES_MAX {
+            return Err(WireError::Value("memory_bytes"));
+        }
         if flags & !3 != 0 || reserved != 0 {
             return Err(WireError::Value("flags"));
         }
         let (digest, resume) = (flags & 1 != 0, flags & 2 != 0);
-        Ok(Open { lanes, digest, connections_max, receive_window, outage_ms, resume, proof })
+        Ok(Open { lanes, digest, connections_max, receive_window, memory_bytes, outage_ms, resume, proof })
     }
 }
 
@@ -82,19 +90,24 @@ impl Open {
 pub struct Accept {
     /// Guest bytes that the sender of this frame reserves for each connection it receives on.
     pub receive_window: u64,
+    /// What each side spends on remembering what page lanes carried: at most what was proposed.
+    pub memory_bytes: u64,
     /// Proof that the sender was told of this session as well.
     pub proof: [u8; 32],
 }
 
 impl Accept {
     /// What the proof vouches for: the payload before it.
-    pub(crate) fn terms(&self) -> [u8; 8] {
-        self.receive_window.to_le_bytes()
+    pub(crate) fn terms(&self) -> [u8; 16] {
+        let mut out = [0; 16];
+        out[..8].copy_from_slice(&self.receive_window.to_le_bytes());
+        out[8..].copy_from_slice(&self.memory_bytes.to_le_bytes());
+        out
     }
 
     /// As a whole frame.
     pub fn to_frame(&self, session: u64, epoch: u32) -> Bytes {
-        let mut out = Vec::with_capacity(80);
+        let mut out = Vec::with_capacity(96);
         start_frame(&mut out);
         out.extend_from_slice(&self.terms());
         out.extend_from_slice(&self.proof);
@@ -104,10 +117,14 @@ impl Accept {
     /// Reads the payload.
     pub fn read(payload: &[u8]) -> Result<Accept, WireError> {
         let mut cursor = Cursor::new(payload);
-        let accept = Accept { receive_window: cursor.u64()?, proof: cursor.array()? };
+        let (receive_window, memory_bytes) = (cursor.u64()?, cursor.u64()?);
+        let accept = Accept { receive_window, memory_bytes, proof: cursor.array()? };
         cursor.end()?;
         if accept.receive_window == 0 {
             return Err(WireError::Value("receive_window"));
+        }
+        if accept.memory_bytes > MEMORY_BYTES_MAX {
+            return Err(WireError::Value("memory_bytes"));
         }
         Ok(accept)
     }
@@ -432,9 +449,10 @@ mod tests {
         #[test]
         fn open_round_trip(
             lanes in 1..=LANES_MAX, digest: bool, resume: bool, connections_max in 1..=CONNECTIONS_MAX,
-            receive_window in 1..=u64::MAX, outage_ms: u32, proof: [u8; 32]
+            receive_window in 1..=u64::MAX, memory_bytes in 0..=MEMORY_BYTES_MAX, outage_ms: u32, proof: [u8; 32]
         ) {
-            let open = Open { lanes, digest, connections_max, receive_window, outage_ms, resume, proof };
+            let open =
+                Open { lanes, digest, connections_max, receive_window, memory_bytes, outage_ms, resume, proof };
             prop_assert_eq!(Open::read(payload(&open.to_frame(1, 2))), Ok(open));
         }
 
@@ -478,7 +496,7 @@ mod tests {
 
     #[test]
     fn a_peer_that_reserves_nothing_is_refused() {
-        let accept = |receive_window| Accept { receive_window, proof: [1; 32] };
+        let accept = |receive_window| Accept { receive_window, memory_bytes: 0, proof: [1; 32] };
         assert_eq!(Accept::read(payload(&accept(1).to_frame(1, 0))), Ok(accept(1)));
         assert_eq!(Accept::read(payload(&accept(0).to_frame(1, 0))), Err(WireError::Value("receive_window")));
         let open = Open {
@@ -486,11 +504,14 @@ mod tests {
             digest: true,
             connections_max: 1,
             receive_window: 0,
+            memory_bytes: 0,
             outage_ms: 0,
             resume: false,
             proof: [1; 32],
         };
         assert_eq!(Open::read(payload(&open.to_frame(1, 0))), Err(WireError::Value("receive_window")));
+        let endless = Accept { memory_bytes: MEMORY_BYTES_MAX + 1, ..accept(1) };
+        assert_eq!(Accept::read(payload(&endless.to_frame(1, 0))), Err(WireError::Value("memory_bytes")));
     }
 
     #[test]

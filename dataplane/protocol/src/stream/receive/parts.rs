@@ -4,8 +4,8 @@ use super::{Inbound, Receipt, violation, waiting_bytes};
 use crate::limits::{
     BATCH_PAGES_MAX, BATCHES_UNDER_WAY_MAX, JOBS_UNDER_WAY_MAX, LANE_PENDING_FRAMES_MAX, PAGE_BYTES,
 };
-use crate::page::{LaneId, PartError, PartHeader};
-use crate::stream::job::{Done, Job, Outcome, Ticket, worker_of};
+use crate::page::{DecoderMemory, LaneId, PartError, PartHeader};
+use crate::stream::job::{Done, Job, LaneOwner, Outcome, Ticket, worker_of};
 use crate::wire::{Cursor, FRAME_HEADER_BYTES, FrameHeader, PartFields, Reason, ReasonCode};
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -15,6 +15,12 @@ use std::collections::BTreeMap;
 pub(super) struct PageLane {
     next: u64,
     pub(super) pending: BTreeMap<u64, Bytes>,
+    /// What it remembers, where its parts are decoded here.
+    pub(super) memory: Option<DecoderMemory>,
+    /// The name of what its worker remembers, where they are not.
+    pub(super) owner: Option<LaneOwner>,
+    /// Bytes that its worker remembers, as it said last.
+    pub(super) remembered_bytes: u64,
 }
 
 /// A part whose turn in its lane has come.
@@ -79,12 +85,14 @@ impl Inbound {
             if self.codec_workers > 1 {
                 let worker = worker_of(LaneId(lane), self.lanes.len() as u16, self.codec_workers);
                 let ticket = Ticket::Decode { part, lane, sequence };
-                self.jobs.push_back(Job::decode(worker, ticket, payload));
+                let owner = self.lanes[usize::from(lane)].owner.clone();
+                self.jobs.push_back(Job::decode(worker, ticket, payload, owner));
                 continue;
             }
             let mut bodies = Vec::new();
+            let memory = self.lanes[usize::from(lane)].memory.as_mut();
             self.decoder
-                .decode(&payload, BATCH_PAGES_MAX, &mut bodies)
+                .decode(&payload, BATCH_PAGES_MAX, memory, &mut bodies)
                 .map_err(|error| undecodable(lane, sequence, &error))?;
             self.keep_part(lane, &part, bodies, receipt)?;
         }
@@ -107,6 +115,9 @@ impl Inbound {
         let Outcome::Decoded(decoded) = done.outcome else { return Ok(receipt) };
         self.jobs_under_way = self.jobs_under_way.saturating_sub(1);
         let bodies = decoded.map_err(|error| undecodable(lane, sequence, &error))?;
+        if let Some(lane) = self.lanes.get_mut(usize::from(lane)) {
+            lane.remembered_bytes = done.remembered_bytes;
+        }
         self.keep_part(lane, &part, bodies, &mut receipt)?;
         Ok(receipt)
     }

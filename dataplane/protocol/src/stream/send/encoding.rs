@@ -5,8 +5,10 @@
 
 use super::Outbound;
 use crate::limits::{ENCODING_BATCHES_MAX, JOBS_UNDER_WAY_MAX};
-use crate::page::{BatchPlan, Choice, Effort, Kind as BatchKind, LaneId, PartEncoder, RawReason, Tally};
-use crate::stream::job::{Done, Job, Outcome, Ticket, index_frame, worker_of};
+use crate::page::{
+    BatchPlan, Choice, Effort, Kind as BatchKind, LaneId, LaneTerms, PartEncoder, RawReason, Tally,
+};
+use crate::stream::job::{Done, Job, LaneOwner, Outcome, Ticket, index_frame, lane_owners, worker_of};
 use crate::time::{Clock, Instant};
 use crate::wire::{BatchFields, FrameHeader, IndexFields, Kind, Lane, PartFields, finish_frame};
 use bytes::Bytes;
@@ -35,6 +37,8 @@ pub(super) struct Encoding {
     pub(super) index: Vec<u8>,
     /// Part frames but for their headers, by rising lane.
     pub(super) parts: Vec<(LaneId, Vec<u8>)>,
+    /// Its lanes remember it: it must be sent as what was made of it.
+    remembered: bool,
     /// Jobs that have not come back.
     missing: usize,
 }
@@ -63,6 +67,10 @@ pub(super) struct Planned {
 pub(super) struct EncodingQueue {
     workers: u16,
     lanes: u16,
+    /// Names of what workers remember, by lane; empty: nothing is remembered.
+    owners: Vec<LaneOwner>,
+    /// Bytes that workers remember, by lane, as they said last.
+    remembered_bytes: Vec<u64>,
     batches: VecDeque<Encoding>,
     /// The number of the first of them.
     first: u64,
@@ -78,12 +86,29 @@ impl EncodingQueue {
         EncodingQueue {
             workers,
             lanes,
+            owners: Vec::new(),
+            remembered_bytes: Vec::new(),
             batches: VecDeque::new(),
             first: 0,
             jobs: VecDeque::new(),
             under_way: 0,
             encoder: PartEncoder::new(),
         }
+    }
+
+    /// Lanes remember from now on, on these terms; `None`: they forget.
+    pub(super) fn remember(&mut self, terms: Option<LaneTerms>) {
+        if terms.is_none() {
+            // They would be done for nobody, and name lanes that are to be forgotten.
+            self.jobs.clear();
+        }
+        self.owners = terms.map_or_else(Vec::new, |terms| lane_owners(terms, usize::from(self.lanes)));
+        self.remembered_bytes = vec![0; self.owners.len()];
+    }
+
+    /// Bytes that workers remember.
+    pub(super) fn remembered_bytes(&self) -> u64 {
+        self.remembered_bytes.iter().sum()
     }
 
     /// How many work on it at once.
@@ -145,6 +170,7 @@ impl EncodingQueue {
             cost_ns,
             index: Vec::new(),
             parts: Vec::with_capacity(plan.parts.len()),
+            remembered: !self.owners.is_empty() && !plan.parts.is_empty(),
             missing: plan.parts.len(),
         };
         let lanes = IndexFields { lanes: plan.parts.iter().map(|(lane, _)| lane.0).collect() };
@@ -158,6 +184,7 @@ impl EncodingQueue {
                 part,
                 (batch.clone(), bodies),
                 effort,
+                self.owners.get(usize::from(lane.0)).cloned(),
             ));
         }
         let fields = fields.to_bytes();
@@ -184,7 +211,13 @@ impl EncodingQueue {
     }
 
     /// A frame, but for its header, has been made.
-    pub(super) fn done(&mut self, ticket: Ticket, frame: Vec<u8>, tally: &Tally, cost_ns: u64) {
+    pub(super) fn done(
+        &mut self,
+        ticket: Ticket,
+        frame: Vec<u8>,
+        tally: &Tally,
+        (cost_ns, remembered_bytes): (u64, u64),
+    ) {
         self.under_way = self.under_way.saturating_sub(1);
         let (Ticket::Index(number) | Ticket::Part(number, _)) = ticket else { return };
         let place = number.checked_sub(self.first).and_then(|place| usize::try_from(place).ok());
@@ -192,8 +225,11 @@ impl EncodingQueue {
         let Some(batch) = place.and_then(|place| self.batches.get_mut(place)) else { return };
         match ticket {
             Ticket::Part(_, place) => {
-                if let Some((_, made)) = batch.parts.get_mut(place) {
+                if let Some((lane, made)) = batch.parts.get_mut(place) {
                     *made = frame;
+                    if let Some(held) = self.remembered_bytes.get_mut(usize::from(lane.0)) {
+                        *held = remembered_bytes;
+                    }
                 }
             }
             _ => batch.index = frame,
@@ -242,7 +278,7 @@ impl Outbound {
         let Outcome::Encoded(frame, tally) = done.outcome else { return false };
         let was_full = self.encoding.is_full();
         self.times.encoded(done.cost_ns, false);
-        self.encoding.done(done.ticket, frame, &tally, done.cost_ns);
+        self.encoding.done(done.ticket, frame, &tally, (done.cost_ns, done.remembered_bytes));
         self.send_encoded(now);
         was_full && !self.encoding.is_full()
     }
@@ -256,6 +292,7 @@ impl Outbound {
     /// Batches that have been encoded leave, each as whatever is shorter.
     pub(super) fn send_encoded(&mut self, now: Instant) {
         while let Some(encoding) = self.encoding.next_encoded() {
+            let fruitless = !encoding.remembered && encoding.tally.is_fruitless(encoding.length);
             let Encoding {
                 connection,
                 sequence,
@@ -269,7 +306,6 @@ impl Outbound {
                 parts,
                 ..
             } = encoding;
-            let fruitless = tally.is_fruitless(length);
             let choice = if fruitless { Choice::Raw(RawReason::Fruitless) } else { Choice::Structured };
             self.policy.observe(effort, kind, choice, &tally, cost_ns);
             if fruitless {
