@@ -163,6 +163,7 @@ impl Outbound {
         let frame = announce.map(|announce| announce.to_frame(self.session, self.epoch, connection));
         if let Some(frame) = &frame {
             sending.verified_frames = 0;
+            sending.encoded_under_way = frame.len() as u64;
             sending.under_way.push_back(UnderWay::new(0, 0, Vec::new(), frame.len() as u64, now));
         }
         self.connections.insert(connection, sending);
@@ -194,7 +195,7 @@ impl Outbound {
         // Reading a sliver each time an acknowledgement trickles in would cost a system call and a digest each.
         let sliver = (budget as u64) < batch / 4 && ahead > sending.consumed;
         let frames_spent = frames + FRAMES_AFTER_A_READ >= BATCHES_UNDER_WAY_MAX;
-        if sliver || frames_spent || self.link_is_full() {
+        if sliver || frames_spent || self.link_is_full(sending) {
             sending.wait.set(Wait::Path);
             return 0;
         }
@@ -202,10 +203,12 @@ impl Outbound {
     }
 
     /// Whether as many encoded bytes are under way as may be; what has arrived is not, within the same measure as of guest bytes.
-    fn link_is_full(&self) -> bool {
+    fn link_is_full(&self, sending: &Sending) -> bool {
         let window = self.link.window();
-        self.retained.bytes_to_arrive() >= window
-            || self.retained.bytes().0 >= window.saturating_mul(1 + HOLE_WINDOWS)
+        // Of this connection alone: one whose hypervisor does not read must not stop another, for which it may be waiting. What is
+        // being encoded has not left.
+        let left = sending.encoded_under_way.saturating_sub(self.encoding.bytes() as u64);
+        self.retained.bytes_to_arrive() >= window || left >= window.saturating_mul(1 + HOLE_WINDOWS)
     }
 
     /// Takes `filled` bytes that were read into `buffer` behind its headroom, and makes frames of them.

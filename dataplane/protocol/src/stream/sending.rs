@@ -49,6 +49,8 @@ pub(super) struct Sending {
     pub(super) consumed: u64,
     pub(super) limit: u64,
     pub(super) under_way: VecDeque<UnderWay>,
+    /// Encoded bytes of them.
+    pub(super) encoded_under_way: u64,
     /// Verified, but the far hypervisor has not taken it yet.
     pub(super) verified_under_way: VecDeque<UnderWay>,
     /// Guest bytes of `under_way` that have arrived whole.
@@ -75,6 +77,7 @@ impl Sending {
             consumed: 0,
             limit,
             under_way: VecDeque::new(),
+            encoded_under_way: 0,
             verified_under_way: VecDeque::new(),
             arrived: 0,
             pace: Pace::default(),
@@ -102,6 +105,7 @@ impl Sending {
         self.frames += 1;
         self.pace.sent(self.position.saturating_sub(self.consumed), now);
         let length = self.position - self.under_way.back().map_or(self.verified, |last| last.end);
+        self.encoded_under_way += encoded_bytes;
         self.under_way.push_back(UnderWay::new(self.position, length, parts, encoded_bytes, now));
         sequence
     }
@@ -134,6 +138,7 @@ impl Sending {
         let under_way = self.under_way.pop_front()?;
         self.verified_frames += 1;
         self.verified = under_way.end;
+        self.encoded_under_way = self.encoded_under_way.saturating_sub(under_way.encoded_bytes);
         if under_way.missing == 0 {
             self.arrived -= under_way.length;
         }
@@ -143,7 +148,7 @@ impl Sending {
     /// All that is under way has been verified.
     pub(super) fn verify_all(&mut self) {
         self.under_way.clear();
-        self.arrived = 0;
+        (self.arrived, self.encoded_under_way) = (0, 0);
         (self.verified_frames, self.verified) = (self.frames, self.position);
     }
 
@@ -166,9 +171,11 @@ impl Sending {
     pub(super) fn became(&mut self, sequence: u64, parts: Vec<FrameKey>, encoded_bytes: u64, now: Instant) {
         if let Some(under_way) = self.at(sequence) {
             under_way.missing = 1 + parts.len();
-            (under_way.parts, under_way.encoded_bytes) = (parts, encoded_bytes);
+            let before = std::mem::replace(&mut under_way.encoded_bytes, encoded_bytes);
+            under_way.parts = parts;
             // How long encoding took is not how long the link takes.
             under_way.left_at = now;
+            self.encoded_under_way = (self.encoded_under_way + encoded_bytes).saturating_sub(before);
         }
     }
 }
