@@ -46,6 +46,9 @@ pub(crate) struct Stream {
     answers: RefCell<VecDeque<Bytes>>,
 }
 
+/// A session, and frames of it that have arrived, by lane and sequence.
+type ArrivedFrames = (u64, Vec<(Lane, u64)>);
+
 /// Frames given to a stream's transport, in order, until the peer's system has them.
 #[derive(Default)]
 pub(crate) struct UnderWay {
@@ -71,10 +74,10 @@ impl UnderWay {
     }
 
     /// Frames that have arrived where so many bytes have not, those of one session together; and how many bytes are new.
-    pub(crate) fn arrived(&mut self, outstanding_bytes: u64) -> (Vec<(u64, Vec<(Lane, u64)>)>, u64) {
+    pub(crate) fn arrived(&mut self, outstanding_bytes: u64) -> (Vec<ArrivedFrames>, u64) {
         let arrived_bytes = self.given_bytes.saturating_sub(outstanding_bytes).max(self.arrived_bytes);
         let new = arrived_bytes - std::mem::replace(&mut self.arrived_bytes, arrived_bytes);
-        let mut sessions: Vec<(u64, Vec<(Lane, u64)>)> = Vec::new();
+        let mut sessions: Vec<ArrivedFrames> = Vec::new();
         while let Some((_, session, key)) =
             self.frames.front().copied().filter(|(end, ..)| *end <= arrived_bytes)
         {
