@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes a Debian package of the programs that are built: novacron-gateway and novactl.
+# Makes a Debian package of the programs that are built: novacron-gateway, novactl and, where it is, novacron-control.
 #
 #   image/deb/build.sh PROGRAMS OUT      image/deb/build.sh target/release target/package
 #
@@ -33,7 +33,15 @@ trap 'rm -rf "$work"' EXIT
 root="$work/root"
 put() { install -D -m "$1" "$2" "$root/$3"; }
 
-for program in novacron-gateway novactl; do
+built=(novacron-gateway novactl)
+if [ -x "$programs/novacron-control" ]; then
+    built+=(novacron-control)
+    put 0644 "$FILES/novacron-control.service" lib/systemd/system/novacron-control.service
+    put 0644 "$FILES/novacron.yaml" etc/novacron/novacron.yaml
+else
+    say "novacron-control is not built: the package is without it"
+fi
+for program in "${built[@]}"; do
     put 0755 "$programs/$program" "usr/bin/$program"
     # Names of functions stay for backtraces; line tables are ten times the program.
     strip --strip-debug "$root/usr/bin/$program"
@@ -68,7 +76,7 @@ Description: gateway for live migration of virtual machines
  it; it sends less, survives cuts of the network, and hands the destination
  hypervisor exactly the bytes that the source wrote.
  .
- Holds the gateway (novacron-gateway), its unit, and the command novactl.
+ Holds ${built[*]}, and hardened units.
 CONTROL
 (cd "$root" && find etc -type f -printf '/%p\n' | sort) >"$root/DEBIAN/conffiles"
 (cd "$root" && find usr lib -type f -print0 | sort -z | xargs -0 md5sum) >"$root/DEBIAN/md5sums"

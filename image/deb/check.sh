@@ -20,7 +20,8 @@ finish() {
 }
 trap finish EXIT
 root="$work/root"
-unit="$root/lib/systemd/system/novacron-gateway.service"
+units="$root/lib/systemd/system"
+unit="$units/novacron-gateway.service"
 
 ok() { echo "ok: $*"; }
 left_out() { echo "left out: $*"; }
@@ -52,7 +53,7 @@ for script in postinst prerm postrm; do
 done
 ok "scripts parse and make no secret"
 
-for program in novacron-gateway novactl; do
+for program in $(ls "$root/usr/bin"); do
     "$root/usr/bin/$program" --version >/dev/null || fail "$program does not run"
     # Every library that is missing from Depends would show on a machine that has less than this one.
     ldd "$root/usr/bin/$program" | awk '/=> not found/ { missing = 1 } END { exit missing }' || fail "$program lacks libraries"
@@ -70,16 +71,18 @@ fi
 # ---- units --------------------------------------------------------------------------------------------------
 
 if command -v systemd-analyze >/dev/null; then
-    # The unit's programs stand in $root, so it is verified with their paths there.
-    sed "s|=/usr/bin/|=$root/usr/bin/|" "$unit" >"$work/novacron-gateway.service"
-    SYSTEMD_LOG_LEVEL=warning systemd-analyze verify --man=no "$work/novacron-gateway.service" 2>"$work/verify" || {
-        cat "$work/verify" >&2; fail "systemd-analyze verify"; }
-    ! grep novacron "$work/verify" || fail "systemd-analyze verify warns"
-    # 10 is "unsafe", 2.0 and below "safe" by systemd's own count.
-    exposure="$(systemd-analyze security --no-pager --offline=true --threshold=25 "$unit" | grep -E 'Overall' || true)"
-    systemd-analyze security --no-pager --offline=true --threshold=25 "$unit" >"$work/security" || {
-        cat "$work/security" >&2; fail "systemd-analyze security: $exposure"; }
-    ok "unit: verified;${exposure#*→}"
+    for each in "$units"/*.service; do
+        name="$(basename "$each")"
+        # The unit's programs stand in $root, so it is verified with their paths there.
+        sed "s|=/usr/bin/|=$root/usr/bin/|" "$each" >"$work/$name"
+        SYSTEMD_LOG_LEVEL=warning systemd-analyze verify --man=no "$work/$name" 2>"$work/verify" || {
+            cat "$work/verify" >&2; fail "systemd-analyze verify"; }
+        ! grep novacron "$work/verify" || fail "systemd-analyze verify warns"
+        # By systemd's own count from 0 (safe) to 10; the threshold is in tenths.
+        systemd-analyze security --no-pager --offline=true --threshold=25 "$each" >"$work/security" || {
+            cat "$work/security" >&2; fail "systemd-analyze security"; }
+        ok "unit: verified; $(grep -oE 'Overall.*' "$work/security")"
+    done
 else
     left_out "systemd-analyze is not installed"
 fi
@@ -97,9 +100,9 @@ done
 touch "$root/etc/passwd" "$root/etc/group"
 systemd-sysusers --root="$root" >/dev/null
 systemd-tmpfiles --root="$root" --create novacron.conf
-grep -q '^novacron-gateway:' "$root/etc/passwd" || fail "sysusers made no user"
+grep -q '^novacron:' "$root/etc/passwd" || fail "sysusers made no user"
 [ "$(stat -c %a "$root/etc/novacron/identity")" = 750 ] || fail "the identity folder's mode"
-user="$(awk -F: '$1 == "novacron-gateway" { print $3 }' "$root/etc/passwd")"
+user="$(awk -F: '$1 == "novacron" { print $3 }' "$root/etc/passwd")"
 group="$(awk -F: '$1 == "novacron" { print $3 }' "$root/etc/group")"
 [ -n "$user" ] && [ -n "$group" ] && [ "$user" -ne 0 ] || fail "user $user, group $group"
 ok "users and folders"
@@ -133,17 +136,20 @@ done
 
 # ProtectSystem=strict: all of the file system read-only but the service's own folders; its user, no capability, no way to
 # get one, its limits.
-cat >"$work/start" <<START
+confined() {
+    cat >"$work/start" <<START
 set -e
 mount --make-rprivate /
 for folder in "$run" "$state"; do mount --bind "\$folder" "\$folder"; done
 mount -o remount,bind,ro /
 umask 0007
-exec prlimit ${limits[*]} \
-    setpriv --reuid=$user --regid=$group --clear-groups --no-new-privs --inh-caps=-all --ambient-caps=-all \
-    --bounding-set=-all --pdeathsig=TERM -- env -i CREDENTIALS_DIRECTORY="$credentials" PATH=/usr/bin:/bin $command
+exec prlimit ${limits[*]} \\
+    setpriv --reuid=$user --regid=$group --clear-groups --no-new-privs --inh-caps=-all --ambient-caps=-all \\
+    --bounding-set=-all --pdeathsig=TERM -- env -i CREDENTIALS_DIRECTORY="$credentials" PATH=/usr/bin:/bin $1
 START
-unshare --mount sh "$work/start" 2>"$work/gateway.log" &
+    exec unshare --mount sh "$work/start"
+}
+confined "$command" 2>"$work/gateway.log" &
 gateway_pid=$!
 for _ in $(seq 300); do
     [ ! -S "$run/control.sock" ] || break
@@ -152,12 +158,16 @@ for _ in $(seq 300); do
 done
 [ -S "$run/control.sock" ] || { cat "$work/gateway.log" >&2; fail "no control socket after 30 s"; }
 
+unprivileged() {
+    local set
+    [ "$(status Uid)" = "$user" ] || fail "it runs as $(status Uid)"
+    [ "$(status NoNewPrivs)" = 1 ] || fail "it may gain privileges"
+    for set in CapInh CapPrm CapEff CapBnd CapAmb; do
+        [ "$(status $set)" = 0000000000000000 ] || fail "$set is $(status $set)"
+    done
+}
 status() { awk -v key="$1:" '$1 == key { print $2 }' "/proc/$gateway_pid/status"; }
-[ "$(status Uid)" = "$user" ] || fail "it runs as $(status Uid)"
-[ "$(status NoNewPrivs)" = 1 ] || fail "it may gain privileges"
-for set in CapInh CapPrm CapEff CapBnd CapAmb; do
-    [ "$(status $set)" = 0000000000000000 ] || fail "$set is $(status $set)"
-done
+unprivileged
 [ "$(stat -c %a "$run/control.sock")" = 600 ] || fail "the control socket's mode"
 setpriv --reuid="$user" --regid="$group" --clear-groups "$root/usr/bin/novactl" info --gateway "$run/control.sock" --json \
     >"$work/answer" || fail "its own user cannot ask it"
@@ -175,6 +185,33 @@ rc=0; wait "$gateway_pid" || rc=$?
 gateway_pid=""
 [ "$rc" -eq 0 ] || { cat "$work/gateway.log" >&2; fail "it ended with $rc"; }
 ok "it ends by SIGTERM"
+
+# ---- the control process, which starts a gateway of its own --------------------------------------------------
+
+if [ -x "$root/usr/bin/novacron-control" ]; then
+    command="$(sed -n 's/^ExecStart=//p' "$units/novacron-control.service" \
+        | sed "s|/usr/bin/|$root/usr/bin/|; s|/etc/novacron|$root/etc/novacron|")"
+    command+=" --data-dir $state --set system.control_socket=$run/node.sock --set dwcp.gateway_socket=$run/gateway.sock"
+    command+=" --set security.identity_dir=$identity --set system.health_check_port=0 --set monitoring.metrics_port=0"
+    command+=" --set network.bind_port=0"
+    chmod 0644 "$root/etc/novacron/novacron.yaml"
+    confined "$command" 2>"$work/control.log" >&2 &
+    gateway_pid=$!
+    for _ in $(seq 300); do
+        [ ! -S "$run/node.sock" ] || break
+        kill -0 "$gateway_pid" 2>/dev/null || { cat "$work/control.log" >&2; fail "the control process ended"; }
+        sleep 0.1
+    done
+    [ -S "$run/node.sock" ] || { cat "$work/control.log" >&2; fail "no control socket after 30 s"; }
+    unprivileged
+    setpriv --reuid="$user" --regid="$group" --clear-groups "$root/usr/bin/novactl" info --gateway "$run/gateway.sock" \
+        >/dev/null || fail "its gateway does not answer"
+    kill -TERM "$gateway_pid"
+    rc=0; wait "$gateway_pid" || rc=$?
+    gateway_pid=""
+    [ "$rc" -eq 0 ] || { cat "$work/control.log" >&2; fail "the control process ended with $rc"; }
+    ok "the control process runs so as well, with its gateway, and ends by SIGTERM"
+fi
 
 # ---- its system calls against the unit's filter ---------------------------------------------------------------
 
