@@ -74,6 +74,8 @@ pub(crate) enum Command {
     /// gateways' and hypervisors' versions and at the clocks. Exit code 1 when something stands in the way.
     #[command(after_help = DOCTOR_EXAMPLES)]
     Doctor(Box<crate::doctor::DoctorArgs>),
+    /// Check, print and describe a node's configuration
+    Config(Box<crate::config::args::ConfigArgs>),
 }
 
 const MIGRATE_EXAMPLES: &str = "\

@@ -7,6 +7,7 @@
 
 mod args;
 mod commit;
+mod config;
 mod doctor;
 mod ends;
 mod journal;
@@ -67,6 +68,7 @@ fn main() -> ExitCode {
         Command::Keys(args) => said(keys::run(args)),
         Command::Pair(args) => said(pair::run(args)),
         Command::Doctor(args) => said(Ok(doctor::run(args))),
+        Command::Config(args) => said(Ok(config::run(args))),
     })
 }
 
