@@ -94,7 +94,7 @@ impl Bootstrap {
         // What became of each component that is done with: whether it is up.
         let mut over: BTreeMap<&'static str, bool> = self.over();
         let mut waiting = places;
-        let mut starting: JoinSet<(usize, Result<u32, Fault>, Duration)> = JoinSet::new();
+        let mut starting: JoinSet<(usize, Result<(u32, Found), Fault>, Duration)> = JoinSet::new();
         loop {
             let (ready, rest): (Vec<usize>, Vec<usize>) = waiting
                 .into_iter()
@@ -108,7 +108,7 @@ impl Bootstrap {
                         self.not_started(declared, Severity::Degraded, &what);
                         over.insert(declared.name, false);
                         // Others may have waited for this one.
-                        starting.spawn(async move { (usize::MAX, Ok(0), Duration::ZERO) });
+                        starting.spawn(async move { (usize::MAX, Ok((0, Found::up(""))), Duration::ZERO) });
                     }
                     None => {
                         self.board.set(declared.name, Found::new(HealthState::Starting, "being started"));
@@ -118,7 +118,13 @@ impl Bootstrap {
                         starting.spawn(async move {
                             let began = Instant::now();
                             let result = with_retries(&*component, name, deadline, &metrics).await;
-                            (place, result, began.elapsed())
+                            let took = began.elapsed();
+                            let result = match result {
+                                // What is up need not be well, or built.
+                                Ok(tries) => Ok((tries, component.check().await)),
+                                Err(fault) => Err(fault),
+                            };
+                            (place, result, took)
                         });
                     }
                 }
@@ -136,8 +142,8 @@ impl Bootstrap {
             let declared = &self.declared[place];
             self.metrics.component_started(phase.word(), declared.name, took);
             match result {
-                Ok(tries) => {
-                    self.came_up(place, tries, took);
+                Ok((tries, found)) => {
+                    self.came_up(place, tries, found, took);
                     over.insert(declared.name, true);
                 }
                 Err(fault) if declared.critical => {
@@ -174,19 +180,20 @@ impl Bootstrap {
         }
     }
 
-    fn came_up(&self, place: usize, tries: u32, took: Duration) {
+    fn came_up(&self, place: usize, tries: u32, found: Found, took: Duration) {
         let name = self.declared[place].name;
         self.up.lock().unwrap_or_else(PoisonError::into_inner).push(place);
         self.checkpoint.note(&format!("started {name}"));
-        self.board.set(name, Found::up("started"));
+        let state = found.state.word();
         if tries > 0 {
             let severity = Severity::Warning.word();
             self.metrics.fault(name, severity);
             tracing::warn!(component = name, tries, severity, "started, after passing faults");
         }
-        tracing::info!(component = name, took_ms = millis(took), "started");
-        let text = format!("component {name} is up");
-        self.events.tell("component.state", name, text, json!({"state": "up", "took_ms": millis(took)}));
+        tracing::info!(component = name, state, took_ms = millis(took), "started");
+        let text = format!("component {name} is {state}: {}", found.detail);
+        self.events.tell("component.state", name, text, json!({"state": state, "took_ms": millis(took)}));
+        self.board.set(name, found);
     }
 
     fn not_started(&self, declared: &Declared, severity: Severity, what: &str) {

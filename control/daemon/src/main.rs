@@ -73,6 +73,7 @@ fn main() -> ExitCode {
             return ExitCode::from(WRONG);
         }
     };
+    raise_descriptors();
     let system = &resolved.configuration.system;
     let levels = log::start(system.log_format, system.log_level);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
@@ -87,6 +88,14 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// A caller is a file descriptor: as many as the system lets this process have.
+fn raise_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    // Where that is refused, fewer callers are served.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 
 async fn run(sources: Sources, resolved: Resolved, levels: Levels, started: Instant) -> Result<(), String> {

@@ -287,11 +287,11 @@ sections! {
     /// What is remembered, and where.
     "storage" storage Storage {
         /// The database.
-        backend: Backend = "sqlite", Restart;
+        backend: Backend = "sqlite", NotBuilt;
         /// Connections to the database.
-        max_connections: Count<1, 10_000> = "100", Restart;
+        max_connections: Count<1, 10_000> = "100", NotBuilt;
         /// A cache before it.
-        enable_cache: bool = "true", Restart;
+        enable_cache: bool = "true", NotBuilt;
     }
 
     /// What can be seen from outside.

@@ -18,6 +18,9 @@ use tokio_rustls::server::TlsStream;
 
 use crate::server::access::Who;
 
+#[cfg(test)]
+mod tests;
+
 /// Takes TLS connections and tells whose they are.
 pub(crate) struct Acceptor {
     tls: TlsAcceptor,
