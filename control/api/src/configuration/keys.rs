@@ -210,7 +210,7 @@ sections! {
         detection_interval: Time<1000, 86_400_000> = "30s", AtOnce;
         /// Share of new sessions that get what the switches below turn on, in percent.
         v3_rollout_percentage: Count<0, 100> = "100", AtOnce;
-        /// Several streams a session; off: new sessions get one.
+        /// Several streams a session; off: new sessions ask for one, and share those that older ones to the same peer hold.
         enable_v3_transport: bool = "true", AtOnce;
         /// Compression as dwcp.compression says; off: pages of new sessions travel as they are.
         enable_v3_compression: bool = "true", AtOnce;
