@@ -52,6 +52,9 @@ pub(crate) struct Failed {
     pub(crate) what: String,
 }
 
+/// A component's place, what came of its start (failed tries and how it is), and the time that took.
+type Started = (usize, Result<(u32, Found), Fault>, Duration);
+
 /// The components and what became of them.
 pub(crate) struct Bootstrap {
     components: Vec<Arc<dyn Component>>,
@@ -94,7 +97,7 @@ impl Bootstrap {
         // What became of each component that is done with: whether it is up.
         let mut over: BTreeMap<&'static str, bool> = self.over();
         let mut waiting = places;
-        let mut starting: JoinSet<(usize, Result<(u32, Found), Fault>, Duration)> = JoinSet::new();
+        let mut starting: JoinSet<Started> = JoinSet::new();
         loop {
             let (ready, rest): (Vec<usize>, Vec<usize>) = waiting
                 .into_iter()

@@ -36,7 +36,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use novacron_configuration::Sources;
-use novacron_control_api::configuration::{Configuration, LogFormat, Resolved};
+use novacron_control_api::configuration::{Configuration, Congestion, ForcedMode, LogFormat, Resolved};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{sleep, timeout};
@@ -248,12 +248,21 @@ fn gateway_arguments(of: &Configuration) -> Vec<String> {
         ("--control", text(&of.dwcp.gateway_socket)),
         ("--listen", format!("tcp:{listen}")),
         ("--shards", of.dwcp.gateway_shards.get().to_string()),
+        // Sessions ask for more: a switch that is off must be able to leave it at one.
+        ("--streams-min", "1".to_owned()),
+        ("--streams-max", of.transport.max_streams.get().to_string()),
         ("--log-level", of.system.log_level.word().to_owned()),
         ("--log-format", format.to_owned()),
     ]
     .into_iter()
     .flat_map(|(name, value)| [name.to_owned(), value])
     .collect();
+    if of.dwcp.forced_mode == ForcedMode::Datacenter {
+        arguments.extend(["--path".to_owned(), "datacenter".to_owned()]);
+    }
+    if of.transport.congestion_algo != Congestion::Adaptive {
+        arguments.extend(["--congestion".to_owned(), of.transport.congestion_algo.word().to_owned()]);
+    }
     if of.security.enable_encryption {
         arguments.extend(["--identity".to_owned(), text(&of.security.identity_dir)]);
     } else {

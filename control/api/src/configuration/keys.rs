@@ -210,7 +210,7 @@ sections! {
         detection_interval: Time<1000, 86_400_000> = "30s", AtOnce;
         /// Share of new sessions that get what the switches below turn on, in percent.
         v3_rollout_percentage: Count<0, 100> = "100", AtOnce;
-        /// Several streams a session; off: new sessions ask for one, and share those that older ones to the same peer hold.
+        /// At least dwcp.transport.min_streams streams a session; off: new sessions ask for one, and share those that older ones to the same peer hold.
         enable_v3_transport: bool = "true", AtOnce;
         /// Compression as dwcp.compression says; off: pages of new sessions travel as they are.
         enable_v3_compression: bool = "true", AtOnce;
@@ -232,16 +232,16 @@ sections! {
 
     /// Streams between gateways.
     "dwcp.transport" transport Transport {
-        /// Streams of a session, where its caller names no number.
+        /// Streams of a session at least, where its caller names no number.
         min_streams: Count<1, 512> = "4", AtOnce;
-        /// Most streams of a session.
-        max_streams: Count<1, 512> = "256", NotBuilt;
+        /// Most streams to a peer; there are as many as help.
+        max_streams: Count<1, 512> = "256", Restart;
         /// How long a session outlives the loss of all its streams, where its caller says nothing.
         stream_timeout: Time<0, 86_400_000> = "60s", AtOnce;
         /// RDMA in place of TCP.
         enable_rdma: Rdma = "auto", NotBuilt;
-        /// Congestion control.
-        congestion_algo: Congestion = "adaptive", NotBuilt;
+        /// Congestion control; adaptive: as the gateway chooses.
+        congestion_algo: Congestion = "adaptive", Restart;
     }
 
     /// Compression of guests' pages.
