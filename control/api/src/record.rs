@@ -103,6 +103,7 @@ pub struct CodecBytes {
 
 /// What encoding took, by what it went into, in microseconds of a core.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct CodecTimes {
     /// Comparing pages with what the far side remembers.
     pub memory_us: u64,
@@ -116,6 +117,7 @@ pub struct CodecTimes {
 
 /// What this gateway spends on remembering what a session carried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DeltaMemory {
     /// Held now, in bytes.
     pub held: u64,

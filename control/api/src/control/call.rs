@@ -129,6 +129,16 @@ const METHODS: &[MethodInfo] = &[
         "DrainResult",
         "The gateway takes no new sessions; running ones finish, or fail cleanly at the deadline.",
     ),
+    method("path.list", Role::Viewer, false, None, "PathList", "What is known of the paths to peers."),
+    method("path.probe", Role::Operator, false, Some("PathRef"), "PathRecord", "Measures a path now."),
+    method(
+        "path.force",
+        Role::Operator,
+        true,
+        Some("ForceParams"),
+        "PathRecord",
+        "Sets a path's mode, whatever is measured.",
+    ),
     method(
         "session.open",
         Role::Operator,
