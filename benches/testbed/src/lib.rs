@@ -7,6 +7,7 @@
 //! Qemu        Process + Qmp + Serial + Guest: a source or a destination
 //! Guest       ready? verify your memory; heartbeats
 //! Gateway     Process + Rpc: novacron-gateway and its control socket
+//! control     novacron-control, its gateway, and its pages over HTTP
 //! identity    keys and certificates of gateways
 //! Session     what is said to two gateways by hand
 //! Novactl     Process: a migration as a person starts it, and its report
@@ -26,6 +27,7 @@
 
 pub mod artefact;
 pub mod capture;
+pub mod control;
 pub mod gateway;
 pub mod guest;
 pub mod host;

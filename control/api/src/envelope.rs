@@ -75,12 +75,35 @@ impl RequestFault {
     }
 }
 
-/// Reads one line as a request.
+/// Reads one line as a request of a gateway.
+///
+/// # Errors
+/// Those of [`parse_envelope`], and -32601 and -32602 for its method and parameters.
+pub fn parse_request(line: &[u8]) -> Result<Request, RequestFault> {
+    let Envelope { id, method, params } = parse_envelope(line)?;
+    match Call::parse(&method, params) {
+        Ok(call) => Ok(Request { id, call }),
+        Err(error) => Err(RequestFault { answer: id.is_some(), id: id.unwrap_or(Id::Null), error }),
+    }
+}
+
+/// A request whose method nobody has looked at.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Envelope {
+    /// The id to answer under; `None` means the caller wants no answer.
+    pub id: Option<Id>,
+    /// The method's name.
+    pub method: String,
+    /// Its parameters, if any.
+    pub params: Option<Value>,
+}
+
+/// Reads one line as a request of any method.
 ///
 /// # Errors
 /// The fault holds the JSON-RPC error to answer with: -32700 for what is not JSON or too long, -32600 for what is
-/// not a request (batches are not taken), -32601 and -32602 for its method and parameters.
-pub fn parse_request(line: &[u8]) -> Result<Request, RequestFault> {
+/// not a request (batches are not taken).
+pub fn parse_envelope(line: &[u8]) -> Result<Envelope, RequestFault> {
     let value = parse_value(line).map_err(RequestFault::unread)?;
     let Value::Object(mut object) = value else {
         return Err(RequestFault::unread(invalid("a request must be an object; batches are not taken")));
@@ -95,23 +118,18 @@ pub fn parse_request(line: &[u8]) -> Result<Request, RequestFault> {
         },
         Some(_) => return Err(RequestFault::unread(invalid("id must be a whole number or a short text"))),
     };
-    let fault = |answer: bool, error: RpcError| RequestFault {
-        id: id.clone().unwrap_or(Id::Null),
-        answer: answer || id.is_some(),
-        error,
-    };
+    let fault = |error: RpcError| RequestFault { id: id.clone().unwrap_or(Id::Null), answer: true, error };
     if object.remove("jsonrpc").as_ref().and_then(Value::as_str) != Some("2.0") {
-        return Err(fault(true, invalid("jsonrpc must be \"2.0\"")));
+        return Err(fault(invalid("jsonrpc must be \"2.0\"")));
     }
     let Some(Value::String(method)) = object.remove("method") else {
-        return Err(fault(true, invalid("method must be a text")));
+        return Err(fault(invalid("method must be a text")));
     };
     let params = object.remove("params");
     if let Some(name) = object.keys().next() {
-        return Err(fault(true, invalid(&format!("unknown member '{}'", shortened(name)))));
+        return Err(fault(invalid(&format!("unknown member '{}'", shortened(name)))));
     }
-    let call = Call::parse(&method, params).map_err(|error| fault(false, error))?;
-    Ok(Request { id, call })
+    Ok(Envelope { id, method, params })
 }
 
 fn parse_value(line: &[u8]) -> Result<Value, RpcError> {

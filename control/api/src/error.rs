@@ -31,11 +31,21 @@ pub enum ErrorCode {
     LimitReached,
     /// The session failed.
     SessionFailed,
+    /// The caller's role does not reach for it, or nobody knows the caller.
+    Forbidden,
+    /// The control process cannot reach its gateway.
+    GatewayLost,
+    /// The idempotency key was used with other parameters.
+    KeyReused,
+    /// The configuration cannot be taken; what was in force still is.
+    ConfigurationRefused,
+    /// What must be written down first could not be.
+    NotRecorded,
 }
 
 impl ErrorCode {
     /// All of them, for tables and tests.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 18] = [
         Self::ParseError,
         Self::InvalidRequest,
         Self::MethodNotFound,
@@ -49,6 +59,11 @@ impl ErrorCode {
         Self::Draining,
         Self::LimitReached,
         Self::SessionFailed,
+        Self::Forbidden,
+        Self::GatewayLost,
+        Self::KeyReused,
+        Self::ConfigurationRefused,
+        Self::NotRecorded,
     ];
 
     /// The number on the wire: JSON-RPC 2.0, section 5.1, and its range for servers.
@@ -67,6 +82,11 @@ impl ErrorCode {
             Self::Draining => -32006,
             Self::LimitReached => -32007,
             Self::SessionFailed => -32008,
+            Self::Forbidden => -32020,
+            Self::GatewayLost => -32021,
+            Self::KeyReused => -32022,
+            Self::ConfigurationRefused => -32023,
+            Self::NotRecorded => -32024,
         }
     }
 
@@ -86,6 +106,11 @@ impl ErrorCode {
             Self::Draining => "draining",
             Self::LimitReached => "limit_reached",
             Self::SessionFailed => "session_failed",
+            Self::Forbidden => "forbidden",
+            Self::GatewayLost => "gateway_lost",
+            Self::KeyReused => "key_reused",
+            Self::ConfigurationRefused => "configuration_refused",
+            Self::NotRecorded => "not_recorded",
         }
     }
 

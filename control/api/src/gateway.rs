@@ -11,6 +11,7 @@ use crate::timestamp::Timestamp;
 
 /// Result of `gateway.info`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct GatewayInfo {
     /// The gateway's version.
     pub version: String,
@@ -41,6 +42,7 @@ pub struct GatewayInfo {
 
 /// Streams to each peer gateway.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct StreamBounds {
     /// As many as there are at first.
     pub least: u32,
@@ -56,6 +58,7 @@ fn api_version_default() -> u32 {
 
 /// How a gateway's streams are protected, and what became of those who tried.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Security {
     /// Whether streams are encrypted. False only with `--insecure-plaintext`.
     pub encrypted: bool,
@@ -78,6 +81,7 @@ pub struct Security {
 
 /// Parameters of `gateway.drain`: no new sessions; running ones finish until the deadline, then fail cleanly.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DrainParams {
     /// Time given to running sessions, in milliseconds. Default 30,000.
@@ -106,6 +110,7 @@ impl DrainParams {
 
 /// Result of `gateway.drain`, when it is done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DrainResult {
     /// Sessions that were running when it began.
     pub running: u32,

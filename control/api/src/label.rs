@@ -72,6 +72,7 @@ impl<'de> Deserialize<'de> for Label {
 
 /// Where a session's connections of one label meet its gateway.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct LabelledEndpoint {
     /// What they are for.

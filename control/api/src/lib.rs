@@ -12,6 +12,8 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod configuration;
+pub mod control;
 pub mod endpoint;
 pub mod envelope;
 pub mod error;
@@ -26,12 +28,15 @@ pub mod origin;
 pub mod path;
 pub mod peers;
 pub mod record;
+#[cfg(feature = "schema")]
+mod schema;
 pub mod session;
 pub mod timestamp;
 
 pub use endpoint::{Endpoint, EndpointError};
 pub use envelope::{
-    Id, Incoming, Notification, Request, RequestFault, Response, parse_incoming, parse_request,
+    Envelope, Id, Incoming, Notification, Request, RequestFault, Response, parse_envelope, parse_incoming,
+    parse_request,
 };
 pub use error::{ErrorCode, ErrorData, RpcError};
 pub use gateway::{DrainParams, DrainResult, GatewayInfo, Security, StreamBounds};

@@ -29,6 +29,12 @@ pub const PEERS_MAX: usize = 1024;
 /// Most tenants in one rule.
 pub const TENANTS_MAX: usize = 1024;
 
+/// Most entries of a list in the configuration: peers and callers of one node are far fewer.
+pub const LIST_ENTRIES_MAX: usize = 256;
+
+/// Longest idempotency key, in bytes: a UUID is 36.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;
+
 /// Most lanes a session may ask for.
 pub const LANES_MAX: u32 = 64;
 /// Largest weight of a session: a thousand times the least.

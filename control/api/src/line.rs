@@ -4,24 +4,38 @@ use serde::Serialize;
 
 use crate::limits::LINE_BYTES_MAX;
 
-/// A line grew past [`LINE_BYTES_MAX`]. What follows cannot be trusted to start at a line's beginning: answer
+/// A line grew past its bound, here in bytes. What follows cannot be trusted to start at a line's beginning: answer
 /// with a parse error and close the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a line is longer than {LINE_BYTES_MAX} bytes")]
-pub struct LineTooLong;
+#[error("a line is longer than {0} bytes")]
+pub struct LineTooLong(pub usize);
 
 /// Collects bytes as a socket delivers them and gives them back line by line.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct LineBuffer {
     bytes: Vec<u8>,
     /// Bytes at the front that were already searched for a newline.
     searched: usize,
+    /// Longest line, in bytes.
+    line_bytes_max: usize,
+}
+
+impl Default for LineBuffer {
+    fn default() -> Self {
+        Self::bounded(LINE_BYTES_MAX)
+    }
 }
 
 impl LineBuffer {
     /// An empty buffer.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An empty buffer that takes shorter lines than [`LINE_BYTES_MAX`]: where many are connected, memory is theirs
+    /// times this.
+    pub fn bounded(line_bytes_max: usize) -> Self {
+        Self { bytes: Vec::new(), searched: 0, line_bytes_max: line_bytes_max.min(LINE_BYTES_MAX) }
     }
 
     /// Appends what was read. Take every line out before feeding more: the buffer is bounded by one line and one
@@ -33,15 +47,19 @@ impl LineBuffer {
     /// The next whole line without its newline (`\n` or `\r\n`), or `None` until more bytes arrive.
     ///
     /// # Errors
-    /// [`LineTooLong`] when the line, whole or not, exceeds [`LINE_BYTES_MAX`].
+    /// [`LineTooLong`] when the line, whole or not, exceeds the buffer's bound.
     pub fn next_line(&mut self) -> Result<Option<Vec<u8>>, LineTooLong> {
         let newline = self.bytes[self.searched..].iter().position(|byte| *byte == b'\n');
         let Some(end) = newline.map(|position| self.searched + position) else {
             self.searched = self.bytes.len();
-            return if self.bytes.len() > LINE_BYTES_MAX { Err(LineTooLong) } else { Ok(None) };
+            return if self.bytes.len() > self.line_bytes_max {
+                Err(LineTooLong(self.line_bytes_max))
+            } else {
+                Ok(None)
+            };
         };
-        if end > LINE_BYTES_MAX {
-            return Err(LineTooLong);
+        if end > self.line_bytes_max {
+            return Err(LineTooLong(self.line_bytes_max));
         }
         let mut line: Vec<u8> = self.bytes.drain(..=end).collect();
         self.searched = 0;

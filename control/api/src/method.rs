@@ -129,18 +129,18 @@ impl Call {
     }
 }
 
-fn nothing(method: &str, params: &Value) -> Result<(), RpcError> {
+pub(crate) fn nothing(method: &str, params: &Value) -> Result<(), RpcError> {
     match params.as_object().and_then(|members| members.keys().next()) {
         Some(name) => Err(invalid_params(method, &format!("unknown field `{}`", shortened(name)))),
         None => Ok(()),
     }
 }
 
-fn typed<T: DeserializeOwned>(method: &str, params: Value) -> Result<T, RpcError> {
+pub(crate) fn typed<T: DeserializeOwned>(method: &str, params: Value) -> Result<T, RpcError> {
     serde_json::from_value(params).map_err(|error| invalid_params(method, &error.to_string()))
 }
 
-fn invalid_params(method: &str, why: &str) -> RpcError {
+pub(crate) fn invalid_params(method: &str, why: &str) -> RpcError {
     let message = format!("{method}: {}", shortened(why));
     RpcError::new(ErrorCode::InvalidParams, message, "nothing", "correct the parameters and call again")
 }

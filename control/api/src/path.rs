@@ -8,6 +8,7 @@ use crate::timestamp::Timestamp;
 
 /// A number and the interval that holds the truth 95 times of 100.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Interval {
     /// The most likely value.
     pub value: u64,
@@ -19,6 +20,7 @@ pub struct Interval {
 
 /// What a gateway takes a path for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum PathMode {
     /// Near and fast.
@@ -31,6 +33,7 @@ pub enum PathMode {
 
 /// Parameters of `path.probe`, answered with [`PathRecord`], samples included.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PathRef {
     /// The peer, as the gateway probes it.
@@ -39,6 +42,7 @@ pub struct PathRef {
 
 /// Parameters of `path.force`, answered with [`PathRecord`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ForceParams {
     /// The peer.
@@ -49,6 +53,7 @@ pub struct ForceParams {
 
 /// Result of `path.list`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PathList {
     /// Paths that are probed; their samples are left out.
     pub paths: Vec<PathRecord>,
@@ -58,6 +63,7 @@ pub struct PathList {
 
 /// A path to a peer. What is `null` is not measured yet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PathRecord {
     /// The peer.
     pub peer: SocketAddr,
@@ -102,6 +108,7 @@ pub struct PathRecord {
 
 /// A mode began.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ModeChange {
     /// When.
     pub at: Timestamp,
@@ -115,6 +122,7 @@ pub struct ModeChange {
 
 /// A second of a path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PathSample {
     /// When.
     pub at: Timestamp,
@@ -128,6 +136,7 @@ pub struct PathSample {
 
 /// What a mode sets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PathProfile {
     /// Transports, the preferred one first.
     pub transports: Vec<String>,
@@ -151,6 +160,7 @@ pub struct PathProfile {
 
 /// Who answers peers' probes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ResponderRecord {
     /// Where.
     pub listen: SocketAddr,

@@ -12,6 +12,7 @@ use crate::timestamp::Timestamp;
 
 /// Where a session stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum SessionState {
     /// Announced by its caller; the other side has not come yet.
@@ -39,6 +40,7 @@ impl SessionState {
 
 /// What the hypervisor's stream is doing, as the gateway reads it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// Before the first page.
@@ -57,6 +59,7 @@ pub enum Phase {
 
 /// Why a session ended or is held.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Reason {
     /// Stable name, snake_case.
     pub code: String,
@@ -66,6 +69,7 @@ pub struct Reason {
 
 /// Streams of a session.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct StreamCount {
     /// Open now.
     pub open: u32,
@@ -78,6 +82,7 @@ pub struct StreamCount {
 
 /// Guest bytes by the codec that carried them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct CodecBytes {
     /// As they are, in bytes.
     pub raw: u64,
@@ -98,6 +103,7 @@ pub struct CodecBytes {
 
 /// What encoding took, by what it went into, in microseconds of a core.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct CodecTimes {
     /// Comparing pages with what the far side remembers.
     pub memory_us: u64,
@@ -111,6 +117,7 @@ pub struct CodecTimes {
 
 /// What this gateway spends on remembering what a session carried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DeltaMemory {
     /// Held now, in bytes.
     pub held: u64,
@@ -120,6 +127,7 @@ pub struct DeltaMemory {
 
 /// Which way bytes go on a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ConnectionDirection {
     /// From the source hypervisor to the destination's.
@@ -130,6 +138,7 @@ pub enum ConnectionDirection {
 
 /// One direction of one hypervisor connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ConnectionRecord {
     /// The connection's number in its session, in order of acceptance.
     pub connection: u32,
@@ -157,6 +166,7 @@ fn migration() -> String {
 
 /// Everything a gateway knows of one session. Counters only grow.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SessionRecord {
     /// The session.
     pub session: SessionId,

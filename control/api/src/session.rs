@@ -15,6 +15,7 @@ use crate::record::SessionRecord;
 
 /// Which end of the migration a gateway serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Beside the hypervisor that the guest leaves.
@@ -25,6 +26,7 @@ pub enum Role {
 
 /// How page bodies are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Codec {
     /// Chosen batch by batch from what the link and the CPU allow.
@@ -40,6 +42,7 @@ pub enum Codec {
 
 /// What a session's caller may choose. Every field has a default.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct SessionOptions {
     /// Lanes (ordered codec states) of the session, 1 to 64. Default 4.
@@ -203,8 +206,9 @@ impl SessionOpen {
 
 /// `session.open` as it is written: one flat object.
 #[derive(Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-struct OpenFields {
+pub(crate) struct OpenFields {
     session: SessionId,
     token: Token,
     role: Role,
@@ -340,6 +344,7 @@ fn check_text(name: &str, text: &str) -> Result<(), String> {
 
 /// Result of `session.open`. At the source it comes only after the peer gateway accepted the session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct OpenResult {
     /// The session.
     pub session: SessionId,
@@ -353,6 +358,7 @@ pub struct OpenResult {
 
 /// Parameters that only name a session: `session.get`, `session.release`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SessionRef {
     /// The session.
@@ -361,6 +367,7 @@ pub struct SessionRef {
 
 /// Parameters of `session.cancel`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CancelParams {
     /// The session.
@@ -378,6 +385,7 @@ impl CancelParams {
 
 /// Parameters of `session.watch`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct WatchParams {
     /// The session.
@@ -402,6 +410,7 @@ impl WatchParams {
 
 /// Result of `session.watch`; `session.progress` and one `session.ended` notification follow.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct WatchResult {
     /// Always true.
     pub watching: bool,
@@ -409,6 +418,7 @@ pub struct WatchResult {
 
 /// Result of `session.list`: live sessions and the last 64 that ended, oldest first.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SessionList {
     /// The records.
     pub sessions: Vec<SessionRecord>,

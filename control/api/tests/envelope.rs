@@ -54,7 +54,7 @@ fn a_line_past_the_bound_is_refused_without_being_read() {
     assert_eq!(parse_request(&line).expect_err("too long").error.code, -32700);
     let mut lines = LineBuffer::new();
     lines.feed(&line);
-    assert_eq!(lines.next_line(), Err(LineTooLong));
+    assert_eq!(lines.next_line(), Err(LineTooLong(limits::LINE_BYTES_MAX)));
 }
 
 #[test]

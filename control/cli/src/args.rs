@@ -74,6 +74,21 @@ pub(crate) enum Command {
     /// gateways' and hypervisors' versions and at the clocks. Exit code 1 when something stands in the way.
     #[command(after_help = DOCTOR_EXAMPLES)]
     Doctor(Box<crate::doctor::DoctorArgs>),
+    /// Show a node: what it is, how it is, what it carries
+    #[command(after_help = crate::node::args::STATUS_EXAMPLES)]
+    Status(crate::node::args::NodeArgs),
+    /// Show how every component of a node is
+    #[command(after_help = crate::node::args::HEALTH_EXAMPLES)]
+    Health(crate::node::args::NodeArgs),
+    /// Show what happened at a node, and what happens
+    #[command(after_help = crate::node::args::EVENTS_EXAMPLES)]
+    Events(crate::node::args::EventsArgs),
+    /// Print a shell's completion of this command
+    Completion(crate::shell::CompletionArgs),
+    /// Write the manual's pages
+    Man(crate::shell::ManArgs),
+    /// Check, print and describe a node's configuration
+    Config(Box<crate::config::args::ConfigArgs>),
 }
 
 const MIGRATE_EXAMPLES: &str = "\

@@ -7,6 +7,7 @@
 
 mod args;
 mod commit;
+mod config;
 mod doctor;
 mod ends;
 mod journal;
@@ -14,6 +15,7 @@ mod keys;
 mod limits;
 mod lines;
 mod migrate;
+mod node;
 mod pair;
 mod paths;
 mod qmp;
@@ -22,6 +24,7 @@ mod report;
 mod rpc;
 mod session;
 mod sessions;
+mod shell;
 mod watch;
 
 use std::io::Write;
@@ -67,6 +70,12 @@ fn main() -> ExitCode {
         Command::Keys(args) => said(keys::run(args)),
         Command::Pair(args) => said(pair::run(args)),
         Command::Doctor(args) => said(Ok(doctor::run(args))),
+        Command::Config(args) => said(Ok(config::run(args))),
+        Command::Status(args) => said(node::status(args)),
+        Command::Health(args) => said(node::health(args)),
+        Command::Events(args) => said(node::events(args)),
+        Command::Completion(args) => said(Ok(shell::completion(args))),
+        Command::Man(args) => said(shell::man(args)),
     })
 }
 

@@ -191,7 +191,7 @@ fn word<T: Serialize>(value: &T) -> String {
 }
 
 /// Free text of others, without what would move a terminal's cursor.
-fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     text.chars().filter(|letter| !letter.is_control()).collect()
 }
 

@@ -35,16 +35,23 @@ pub const ROOMS: &[Room] = &[
     },
     Room { package: "novacron-control-api", may_know: &[], never: RUNTIMES },
     Room { package: "novacron-cluster", may_know: &[], never: RUNTIMES },
+    Room { package: "novacron-configuration", may_know: &["novacron-control-api"], never: RUNTIMES },
     Room {
         package: "novacron-control",
-        may_know: &["novacron-cluster", "novacron-control-api", "novacron-store"],
+        may_know: &[
+            "novacron-cluster",
+            "novacron-configuration",
+            "novacron-control-api",
+            "novacron-keys",
+            "novacron-store",
+        ],
         never: &["glommio"],
     },
     Room { package: "novacron-store", may_know: &["novacron-control-api"], never: &["glommio"] },
     Room { package: "novacron-keys", may_know: &["novacron-control-api"], never: RUNTIMES },
     Room {
         package: "novactl",
-        may_know: &["novacron-control-api", "novacron-keys"],
+        may_know: &["novacron-configuration", "novacron-control-api", "novacron-keys"],
         never: &["tokio", "glommio"],
     },
     // Outside: they start and measure the others as processes.

@@ -1,0 +1,107 @@
+//! What no single value can tell: values that contradict each other, and values without effect.
+
+use super::{AuthMethod, Backend, KEYS, Mistake, Origin, Resolved, TakesEffect};
+
+/// All contradictions.
+pub(super) fn check(resolved: &Resolved) -> Vec<Mistake> {
+    let all = &resolved.configuration;
+    let mut mistakes = Vec::new();
+    let mut refuse = |key: &str, what: String| {
+        mistakes.push(Mistake { origin: resolved.origin(key).clone(), key: key.to_owned(), what });
+    };
+    let (min, max) = (all.transport.min_streams.get(), all.transport.max_streams.get());
+    if min > max {
+        let key = later(resolved, "dwcp.transport.min_streams", "dwcp.transport.max_streams");
+        refuse(
+            key,
+            format!("min_streams is {min} and max_streams {max}; expected min_streams to be no more"),
+        );
+    }
+    let (heartbeat, election) = (all.consensus.heartbeat_interval.ms(), all.consensus.election_timeout.ms());
+    if heartbeat.saturating_mul(2) > election {
+        let key = later(resolved, "dwcp.consensus.heartbeat_interval", "dwcp.consensus.election_timeout");
+        refuse(
+            key,
+            format!(
+                "heartbeat_interval is {heartbeat} ms and election_timeout {election} ms; expected at most half of it"
+            ),
+        );
+    }
+    if all.network.enable_tls != all.security.enable_encryption {
+        let key = later(resolved, "network.enable_tls", "security.enable_encryption");
+        refuse(
+            key,
+            "network.enable_tls and security.enable_encryption contradict each other; expected both or neither"
+                .into(),
+        );
+    }
+    let ports = [
+        ("system.health_check_port", all.system.health_check_port.get()),
+        ("network.bind_port", all.network.bind_port.get()),
+        ("monitoring.metrics_port", all.monitoring.metrics_port.get()),
+    ];
+    for (at, (key, port)) in ports.iter().enumerate() {
+        if let Some((other, _)) = ports[..at].iter().find(|(_, taken)| port == taken && *port != 0) {
+            refuse(
+                later(resolved, other, key),
+                format!("{key} and {other} are both {port}; expected different ports"),
+            );
+        }
+    }
+    if all.system.control_socket == all.dwcp.gateway_socket {
+        refuse(
+            later(resolved, "system.control_socket", "dwcp.gateway_socket"),
+            "the control socket and the gateway's are the same; expected two paths".into(),
+        );
+    }
+    if all.storage.backend == Backend::Redis {
+        refuse("storage.backend", "redis is a cache and keeps nothing; expected sqlite or postgres".into());
+    }
+    if all.network.control_listen.is_some() {
+        remote(resolved, &mut refuse);
+    }
+    mistakes
+}
+
+/// What a remote control socket needs.
+fn remote(resolved: &Resolved, refuse: &mut impl FnMut(&str, String)) {
+    let security = &resolved.configuration.security;
+    if !security.enable_auth {
+        let what =
+            "remote callers are answered only with roles; expected true while network.control_listen is set";
+        refuse("security.enable_auth", what.into());
+    }
+    let (needed, given) = match security.auth_method {
+        AuthMethod::Mtls => ("security.caller_authorities", security.caller_authorities.is_some()),
+        AuthMethod::Token => ("security.token_file", security.token_file.is_some()),
+        AuthMethod::None => {
+            let what = "remote callers must show who they are; expected mtls or token while network.control_listen is set";
+            refuse("security.auth_method", what.into());
+            return;
+        }
+    };
+    if !given {
+        let method = security.auth_method.word();
+        refuse(
+            needed,
+            format!("nothing is given; expected a file, because security.auth_method is {method}"),
+        );
+    }
+}
+
+/// Of two keys that contradict each other the one that somebody wrote.
+fn later<'a>(resolved: &Resolved, first: &'a str, second: &'a str) -> &'a str {
+    if *resolved.origin(second) == Origin::Default { first } else { second }
+}
+
+/// Keys that somebody set although nothing reads them yet.
+pub(super) fn without_effect(resolved: &Resolved) -> Vec<Mistake> {
+    KEYS.iter()
+        .filter(|key| key.takes_effect == TakesEffect::NotBuilt)
+        .filter_map(|key| {
+            let origin = resolved.origins.get(key.path)?.clone();
+            let what = "what it sets is not built: it has no effect yet".to_owned();
+            Some(Mistake { origin, key: key.path.to_owned(), what })
+        })
+        .collect()
+}

@@ -1,0 +1,96 @@
+//! Every bound of the control process, in one place.
+
+use std::time::Duration;
+
+/// Time for what comes before components, as the owner's specification has it.
+pub(crate) const PRE_INIT: Duration = Duration::from_secs(10);
+/// Time for a phase of components, tries included.
+pub(crate) const PHASE: Duration = Duration::from_secs(20);
+/// Time for what comes after components.
+pub(crate) const POST_INIT: Duration = Duration::from_secs(10);
+/// Pauses before a component is tried again after a passing fault; there are as many tries more.
+pub(crate) const RETRY_PAUSES: [Duration; 3] =
+    [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4)];
+/// How long one component may take to say how it is.
+pub(crate) const CHECK_WAIT: Duration = Duration::from_secs(2);
+/// How long what a component said is taken for true: probes of several watchers cost one look.
+pub(crate) const HEALTH_KEPT: Duration = Duration::from_millis(500);
+/// Longest checkpoint file that is read, in bytes: one start leaves a dozen lines.
+pub(crate) const CHECKPOINT_BYTES_MAX: u64 = 64 << 10;
+
+/// Time for a gateway that was started to answer.
+pub(crate) const GATEWAY_UP: Duration = Duration::from_secs(10);
+/// Between two looks for that answer.
+pub(crate) const GATEWAY_LOOK: Duration = Duration::from_millis(20);
+/// Time for any quick answer of the gateway.
+pub(crate) const GATEWAY_ANSWER: Duration = Duration::from_secs(5);
+/// Time beyond what a slow call itself allows.
+pub(crate) const GATEWAY_MARGIN: Duration = Duration::from_secs(6);
+/// Slow calls on the gateway at once: it serves 64 clients, and others want some of them.
+pub(crate) const GATEWAY_SLOW_CALLS_MAX: usize = 32;
+/// Pauses before a gateway that ended is started again; the last one repeats.
+pub(crate) const RESTART_PAUSES: [Duration; 6] = [
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(5),
+    Duration::from_secs(10),
+    Duration::from_secs(30),
+];
+/// A gateway that ran so long starts with the first pause again.
+pub(crate) const RESTART_FORGIVEN: Duration = Duration::from_secs(60);
+/// Between two looks at the gateway's sessions: half of what its progress may lag behind.
+pub(crate) const SESSIONS_LOOK: Duration = Duration::from_millis(250);
+/// Between two looks at the gateway itself.
+pub(crate) const GATEWAY_INFO_LOOK: Duration = Duration::from_secs(1);
+/// Records of ended sessions that are kept in memory; the gateway keeps 64.
+pub(crate) const ENDED_KEPT: usize = 1024;
+
+/// Longest request on the control socket, in bytes: `session.open` with every field filled is 20 kB.
+pub(crate) const REQUEST_BYTES_MAX: usize = 256 << 10;
+/// Bytes that are read from a caller at once.
+pub(crate) const READ_BYTES: usize = 4 << 10;
+/// How long a caller may take to read an answer; then it is cut off, because what waits for it is memory.
+pub(crate) const WRITE_WAIT: Duration = Duration::from_secs(5);
+/// Sessions that one caller's connection may watch.
+pub(crate) const WATCHES_MAX: usize = 64;
+/// Events kept for a subscriber that is slow; what it misses beyond is counted, and told.
+pub(crate) const EVENTS_QUEUED_MAX: usize = 1024;
+/// Events kept for `events.recent`.
+pub(crate) const EVENTS_KEPT: usize = 256;
+/// Kinds that a subscription may name.
+pub(crate) const KINDS_MAX: usize = 32;
+/// Time for a TLS handshake of a remote caller.
+pub(crate) const HANDSHAKE: Duration = Duration::from_secs(5);
+/// Handshakes of remote callers at once: each is a signature, and who makes many is no caller yet.
+pub(crate) const HANDSHAKES_MAX: usize = 64;
+/// Answers kept for idempotency keys, at most.
+pub(crate) const IDEMPOTENCY_KEPT: usize = 10_000;
+/// How long an answer is kept for its key: repeats come within minutes, of a caller that was restarted within hours.
+pub(crate) const IDEMPOTENCY_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+/// Largest file of tokens that is read, in bytes: a thousand lines.
+pub(crate) const TOKEN_FILE_BYTES_MAX: u64 = 128 << 10;
+/// Shortest token, in bytes: 16 random bytes in hex are 32.
+pub(crate) const TOKEN_BYTES_MIN: usize = 32;
+/// Wrong tokens after which a connection ends.
+pub(crate) const TOKEN_TRIES_MAX: u32 = 3;
+
+/// HTTP connections at once: probes and scrapers are a handful.
+pub(crate) const HTTP_CONNECTIONS_MAX: usize = 64;
+/// How long an HTTP connection may live: a probe takes milliseconds.
+pub(crate) const HTTP_CONNECTION: Duration = Duration::from_secs(30);
+/// How long an HTTP client may take to send its request's head.
+pub(crate) const HTTP_HEAD: Duration = Duration::from_secs(5);
+
+/// Between two looks at the configuration file: a kill switch acts within five seconds.
+pub(crate) const FILE_LOOK: Duration = Duration::from_secs(1);
+/// Time for a peer to take a connection, when health asks whether it is there.
+pub(crate) const PEER_CONNECT: Duration = Duration::from_secs(1);
+/// Between two rounds of asking all peers.
+pub(crate) const PEERS_LOOK: Duration = Duration::from_secs(10);
+
+const _: () = assert!(
+    RETRY_PAUSES[0].as_secs() + RETRY_PAUSES[1].as_secs() + RETRY_PAUSES[2].as_secs() < PHASE.as_secs()
+);
+const _: () = assert!(SESSIONS_LOOK.as_millis() * 2 <= 500 && FILE_LOOK.as_secs() < 5);
+const _: () = assert!(REQUEST_BYTES_MAX < novacron_control_api::limits::LINE_BYTES_MAX);
