@@ -12,6 +12,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod callers;
 pub mod endpoint;
 pub mod envelope;
 pub mod error;
@@ -29,6 +30,7 @@ pub mod record;
 pub mod session;
 pub mod timestamp;
 
+pub use callers::{CallerRule, Callers};
 pub use endpoint::{Endpoint, EndpointError};
 pub use envelope::{
     Id, Incoming, Notification, Request, RequestFault, Response, parse_incoming, parse_request,
