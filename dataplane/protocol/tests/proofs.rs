@@ -41,9 +41,9 @@ fn open_pair() -> (Session, Session, Bytes) {
     let mut destination = Session::destination(config(Role::Destination), NOW);
     source.stream_opened(A, ends(1), NOW);
     destination.stream_opened(A, ends(1), NOW);
-    let open = source.next_frame(A).unwrap();
+    let open = source.next_frame(A, NOW).unwrap();
     take(&mut destination, A, open.clone());
-    take(&mut source, A, destination.next_frame(A).unwrap());
+    take(&mut source, A, destination.next_frame(A, NOW).unwrap());
     assert_eq!((source.state(), destination.state()), (&State::Running, &State::Running));
     (source, destination, open)
 }
@@ -65,14 +65,14 @@ fn a_proof_is_good_on_its_own_stream_only() {
     destination.stream_opened(B, ends(2), NOW);
     take(&mut destination, B, overheard);
     assert_eq!(distrusted(&mut destination), [(B, ReasonCode::NotAuthorised)]);
-    assert_eq!((destination.next_frame(B), destination.state()), (None, &State::Running));
+    assert_eq!((destination.next_frame(B, NOW), destination.state()), (None, &State::Running));
 
     // The same of an answer.
     source.stream_opened(B, ends(2), NOW);
-    let open = source.next_frame(B).unwrap();
+    let open = source.next_frame(B, NOW).unwrap();
     destination.stream_opened(B, ends(2), NOW);
     take(&mut destination, B, open);
-    let answer = destination.next_frame(B).unwrap();
+    let answer = destination.next_frame(B, NOW).unwrap();
     let c = StreamId(3);
     source.stream_opened(c, ends(3), NOW);
     take(&mut source, c, answer.clone());
@@ -99,10 +99,10 @@ fn a_resumption_cannot_be_said_again() {
             take(&mut destination, replayed, Bytes::clone(open));
             assert!(matches!(destination.state(), State::Interrupted { .. }));
         }
-        let open = source.next_frame(StreamId(stream)).unwrap();
+        let open = source.next_frame(StreamId(stream), NOW).unwrap();
         assert!(Open::read(&open[FRAME_HEADER_BYTES..]).unwrap().resume);
         take(&mut destination, StreamId(stream), open.clone());
-        take(&mut source, StreamId(stream), destination.next_frame(StreamId(stream)).unwrap());
+        take(&mut source, StreamId(stream), destination.next_frame(StreamId(stream), NOW).unwrap());
         assert_eq!((source.state(), destination.state()), (&State::Running, &State::Running));
         overheard.push(open);
     }
@@ -163,7 +163,7 @@ fn a_failure_is_believed_on_a_stream_that_was_never_proven() {
         side.stream_opened(B, ends(2), NOW);
     }
     source.fail(Reason::new(ReasonCode::Cancelled, "cancelled by its caller"));
-    while let Some(frame) = source.next_frame(B) {
+    while let Some(frame) = source.next_frame(B, NOW) {
         take(&mut destination, B, frame);
     }
     assert!(matches!(destination.state(), State::Failed(why) if why.code == ReasonCode::Cancelled));

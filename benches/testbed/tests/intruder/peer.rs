@@ -53,7 +53,7 @@ impl Accomplice {
         let config = SessionConfig::new(Role::Source, number, Token::new(token));
         let mut core = Core::source(config, Instant::START);
         core.stream_opened(StreamId(1), ends, Instant::START);
-        stream.write_all(&core.next_frame(StreamId(1)).context("no opening")?)?;
+        stream.write_all(&core.next_frame(StreamId(1), Instant::START).context("no opening")?)?;
         let (header, _) = read_frame(&mut stream)?;
         ensure!(header.kind == Kind::Accept, "the opening was not accepted: {header:?}");
         Ok(Self { stream, session, number, destination })

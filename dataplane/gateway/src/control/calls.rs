@@ -9,8 +9,8 @@ use crate::shard::{Command, ShardHandle};
 use novacron_control_api::limits::API_VERSION;
 use novacron_control_api::{
     Call, Callers, CancelParams, DrainParams, DrainResult, Endpoint, ErrorCode, GatewayInfo, OpenResult,
-    Reason, RpcError, SessionId, SessionList, SessionOpen, SessionRecord, SessionSide, SessionState, StreamBounds,
-    Timestamp,
+    Reason, RpcError, SessionId, SessionList, SessionOpen, SessionRecord, SessionSide, SessionState,
+    StreamBounds, Timestamp,
 };
 use novacron_protocol::wire::Version;
 use serde_json::Value;

@@ -39,8 +39,8 @@ use crate::limits::STREAMS_MAX;
 use crate::stream::{BatchBuffer, Done, Inbound, Job, Outbound, Receipt, StreamId};
 use crate::time::{Clock, Instant};
 use crate::wire::{
-    Accept, ConnectionOpen, FRAME_HEADER_BYTES, FrameHeader, Identity, Kind, Lane, Nonce, Open, Progress, Reason,
-    ReasonCode,
+    Accept, ConnectionOpen, FRAME_HEADER_BYTES, FrameHeader, Identity, Kind, Lane, Nonce, Open, Progress,
+    Reason, ReasonCode,
 };
 use belief::forgotten;
 use bytes::Bytes;
