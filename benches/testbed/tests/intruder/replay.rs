@@ -44,7 +44,8 @@ fn a_resumption_that_was_overheard_takes_nothing_over() -> Result<()> {
             }
             // Each stream is cut after some frames, until there were three.
             streams = streams.max(passing.stream + 1);
-            let carries = passing.way == Way::There && passing.kind() == Kind::Batch as u8;
+            let guest = [Kind::Batch, Kind::Index, Kind::Part].map(|kind| kind as u8);
+            let carries = passing.way == Way::There && guest.contains(&passing.kind());
             if carries && passing.stream < 2 { Fate::Cut(7) } else { Fate::Passes }
         })?;
         let options = json!({"streams": 1});
