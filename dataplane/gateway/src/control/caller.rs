@@ -61,8 +61,9 @@ impl Caller {
                     return Err(refused(message, &format!("name one of: {}", tenants.join(", "))));
                 }
             }
-            Call::GatewayDrain(_) => {
-                let message = "only the gateway's own user may drain it".to_owned();
+            // What concerns every tenant's sessions is nobody's alone.
+            Call::GatewayDrain(_) | Call::PathForce(_) => {
+                let message = "only the gateway's own user may do what concerns all sessions".to_owned();
                 return Err(refused(message, "cancel your own sessions, or ask whoever runs it"));
             }
             _ => {}
