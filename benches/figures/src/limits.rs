@@ -26,6 +26,14 @@ pub(crate) const RESIDENT_BYTES_GOAL: u64 = 300 << 20;
 pub(crate) const SLOW_BYTES_PER_S: u64 = 1_000_000;
 /// Sessions with slow destinations at once.
 pub(crate) const SLOW_SESSIONS: usize = 4;
+/// Rate of the lab's link over which TLS is measured, Mbit/s: what a processor's time is promised for.
+pub(crate) const TLS_LINK_MBIT: f64 = 1000.0;
+/// Its delay, one way, in milliseconds: a metropolitan path.
+pub(crate) const TLS_LINK_DELAY_MS: f64 = 1.0;
+/// Connections of strangers a second that a transfer is promised to bear.
+pub(crate) const FLOOD_PER_S: u32 = 1000;
+/// Of them, so many stay open at once: more than a gateway waits for.
+pub(crate) const FLOOD_HELD_MAX: usize = 256;
 /// Most rounds that may be asked for.
 pub(crate) const ROUNDS_MAX: u32 = 1000;
 /// Bytes of a guest page.

@@ -3,6 +3,7 @@
 
 mod choice;
 mod fleet;
+mod flood;
 mod interrupt;
 mod limits;
 mod load;
@@ -14,6 +15,7 @@ mod ram;
 mod relay;
 mod report;
 mod shards;
+mod tls;
 mod transfer;
 
 use std::path::PathBuf;
@@ -115,6 +117,8 @@ enum Figure {
     Choice,
     /// In the lab; takes more than an hour with all trials, so only where it is named
     Probe,
+    Tls,
+    Flood,
 }
 
 fn main() -> ExitCode {
@@ -144,6 +148,8 @@ fn run(args: &Args) -> Result<()> {
         stuck: None,
         choice: None,
         probes: None,
+        tls: None,
+        flood: None,
     };
     if wanted(Figure::Relay) {
         let relay = relay::measure(args.relay_mib << 20, args.rounds, &say)?;
@@ -196,6 +202,16 @@ fn run(args: &Args) -> Result<()> {
         let probes = probe::measure(extent, &say)?;
         report.figures.extend(probes.verdicts.iter().cloned());
         report.probes = Some(probes);
+    }
+    if wanted(Figure::Tls) {
+        let tls = tls::measure(args.relay_mib << 20, args.rounds, &say)?;
+        report.figures.extend(tls.verdicts.iter().cloned());
+        report.tls = Some(tls);
+    }
+    if wanted(Figure::Flood) {
+        let flood = flood::measure(args.relay_mib << 20, args.rounds, &say)?;
+        report.figures.extend(flood.verdicts.iter().cloned());
+        report.flood = Some(flood);
     }
     println!("\n{}", report.text());
     match &args.json {

@@ -1,10 +1,11 @@
 //! Two gateways on this machine, and sessions between them.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use novacron_testbed::session::{unix, wait_ended};
-use novacron_testbed::{Gateway, GatewayOptions, Scratch, Session};
+use novacron_testbed::{Gateway, GatewayOptions, Scratch, Security, Session};
 use serde_json::{Value, json};
 
 use crate::limits::SESSION_END_WAIT;
@@ -13,6 +14,21 @@ use crate::limits::SESSION_END_WAIT;
 pub(crate) struct Pair {
     pub(crate) source: Gateway,
     pub(crate) destination: Gateway,
+}
+
+/// Where a gateway of a pair runs: here on loopback, or at a site of the lab.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    /// Words before its command line.
+    pub(crate) prefix: Vec<String>,
+    /// Where it is reached.
+    pub(crate) address: IpAddr,
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Self { prefix: Vec::new(), address: Ipv4Addr::LOCALHOST.into() }
+    }
 }
 
 /// What is chosen of a session; the rest is as it is by default.
@@ -37,6 +53,25 @@ impl Pair {
         let destination = Gateway::start(scratch, "gateway-b", &GatewayOptions::plaintext())?;
         let dials = GatewayOptions { listen: false, ..GatewayOptions::plaintext() };
         let source = Gateway::start(scratch, "gateway-a", &dials)?;
+        Ok(Self { source, destination })
+    }
+
+    /// Starts both at these places, the source's first, protected so.
+    pub(crate) fn between(
+        scratch: &Scratch,
+        name: &str,
+        [near, far]: [&Place; 2],
+        security: Security,
+    ) -> Result<Self> {
+        let options = |listen: bool, place: &Place| GatewayOptions {
+            listen,
+            address: place.address,
+            prefix: place.prefix.clone(),
+            security: security.clone(),
+            ..GatewayOptions::default()
+        };
+        let destination = Gateway::start(scratch, &format!("gateway-b-{name}"), &options(true, far))?;
+        let source = Gateway::start(scratch, &format!("gateway-a-{name}"), &options(false, near))?;
         Ok(Self { source, destination })
     }
 

@@ -28,10 +28,10 @@ const CONTENDERS: [Contender; 3] =
 
 /// One transfer.
 #[derive(Clone, Copy, Debug, Serialize)]
-struct Transfer {
-    seconds: f64,
+pub(crate) struct Transfer {
+    pub(crate) seconds: f64,
     /// Processor time of the process beside the writer, and of the one beside the reader.
-    cpu_seconds: [f64; 2],
+    pub(crate) cpu_seconds: [f64; 2],
 }
 
 /// One contender's rounds.
@@ -115,7 +115,7 @@ fn report(bytes: u64, found: &[Vec<Transfer>; 3], machine: MachineLoad) -> Resul
 }
 
 /// MB (10^6 bytes) a second.
-fn rate(bytes: u64, transfer: &Transfer) -> f64 {
+pub(crate) fn rate(bytes: u64, transfer: &Transfer) -> f64 {
     bytes as f64 / 1e6 / transfer.seconds
 }
 
@@ -199,7 +199,8 @@ fn through_socat(scratch: &Scratch, source: &Source, bytes: u64) -> Result<Trans
     transfer(source, bytes, &entry, &sink, || Ok([near.usage()?.cpu, far.usage()?.cpu]))
 }
 
-fn through_gateways(
+/// One session of two gateways that are there already.
+pub(crate) fn through_gateways(
     scratch: &Scratch,
     source: &Source,
     pair: &mut Pair,

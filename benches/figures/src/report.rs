@@ -8,11 +8,13 @@ use serde::Serialize;
 
 use crate::choice::Choice;
 use crate::fleet::{Fleet, Stuck};
+use crate::flood::Flood;
 use crate::memory::Memory;
 use crate::migrate::Migrations;
 use crate::probe::Probes;
 use crate::relay::Relay;
 use crate::shards::Shards;
+use crate::tls::Tls;
 use novacron_testbed::Host;
 
 /// What is promised.
@@ -88,6 +90,8 @@ pub(crate) struct Report {
     pub(crate) stuck: Option<Stuck>,
     pub(crate) choice: Option<Choice>,
     pub(crate) probes: Option<Probes>,
+    pub(crate) tls: Option<Tls>,
+    pub(crate) flood: Option<Flood>,
 }
 
 impl Report {
@@ -102,6 +106,8 @@ impl Report {
             self.fleet.as_ref().map(Fleet::table),
             self.stuck.as_ref().map(Stuck::table),
             self.choice.as_ref().map(Choice::table),
+            self.tls.as_ref().map(Tls::table),
+            self.flood.as_ref().map(Flood::table),
         ];
         let mut text = format!("{}\n\n", self.host);
         for table in tables.into_iter().flatten() {

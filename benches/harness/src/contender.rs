@@ -45,7 +45,11 @@ pub struct Known {
 
 /// Every contender that a scenario may name.
 pub const KNOWN: &[Known] = &[
-    Known { name: "novacron", kind: Kind::Novacron, what: "our gateways, as `novactl migrate` sets them" },
+    Known {
+        name: "novacron",
+        kind: Kind::Novacron,
+        what: "our gateways over TLS, as `novactl migrate` sets them",
+    },
     Known { name: "tcp", kind: Kind::Qemu, what: "QEMU to QEMU over one TCP connection" },
     Known { name: "multifd-2", kind: Kind::Qemu, what: "QEMU to QEMU over 2 connections for pages" },
     Known { name: "multifd-4", kind: Kind::Qemu, what: "the same over 4" },
@@ -161,6 +165,9 @@ mod tests {
         let plain = entry("{ like = \"novacron\", codec = \"zstd\", level = 1, streams = 8 }").unwrap();
         assert_eq!(plain.name, "novacron");
         assert_eq!(plain.settings()["codec"], "zstd");
+        let clear = entry("{ name = \"clear\", like = \"novacron\", plaintext = true }").unwrap();
+        assert_eq!((clear.tuning.plaintext, plain.tuning.plaintext), (Some(true), None));
+        assert!(entry("{ like = \"tcp\", plaintext = true }").is_err());
         for known in KNOWN {
             assert!(entry(&format!("\"{}\"", known.name)).is_ok(), "{}", known.name);
         }

@@ -1,8 +1,9 @@
 //! The gateway's control socket against callers that are wrong, large, many or patient, and what a gateway refuses.
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 use std::{fs, thread};
 
@@ -285,6 +286,94 @@ fn a_gateway_does_not_start_where_it_must_not() -> Result<()> {
         let (code, said) = run("file", &file, &["--insecure-plaintext"])?;
         assert_eq!(code, Some(1), "{said}");
         assert_eq!(fs::read_to_string(&file)?, "not a socket");
+        Ok(())
+    })
+}
+
+/// What a gateway answers to another user of this host.
+fn asked_by(uid: u32, gateway: &Gateway, method: &str, params: &Value) -> Result<Value> {
+    let request = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
+    let socket = format!("UNIX-CONNECT:{}", gateway.control().display());
+    let mut child = Command::new("setpriv")
+        .args([&format!("--reuid={uid}"), "--clear-groups", "--", "socat", "-t5", "-", &socket])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("setpriv is of util-linux, and socat comes with `make setup`")?;
+    writeln!(child.stdin.take().context("no pipe")?, "{request}")?;
+    let output = child.wait_with_output()?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    serde_json::from_str(said.lines().next().unwrap_or_default())
+        .with_context(|| format!("not JSON: {said:?}"))
+}
+
+/// What a gateway says to another user of this host before it is asked anything: nothing, unless it refuses.
+fn greeting_of(uid: u32, gateway: &Gateway) -> Result<String> {
+    let socket = format!("UNIX-CONNECT:{}", gateway.control().display());
+    let reuid = format!("--reuid={uid}");
+    let output = Command::new("setpriv")
+        .args([&reuid, "--clear-groups", "--", "socat", "-u", &socket, "-"])
+        .stdin(Stdio::null())
+        .output()?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[test]
+fn a_user_speaks_for_the_tenants_that_the_file_names() -> Result<()> {
+    const RED: u32 = 61_001;
+    const BOTH: u32 = 61_002;
+    const NOBODY: u32 = 61_003;
+    if fs::metadata("/proc/self")?.uid() != 0 {
+        println!("skipped: only root can be other users");
+        return Ok(());
+    }
+    Scratch::with_logs(|scratch| {
+        // They must reach the socket.
+        fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o711))?;
+        let callers = scratch.file("callers.toml");
+        let rules = format!(
+            "[[caller]]\nuid = {RED}\ntenants = [\"red\"]\n\n[[caller]]\nuid = {BOTH}\ntenants = [\"red\", \"blue\"]\n"
+        );
+        fs::write(&callers, rules)?;
+        let extra = vec!["--callers".to_owned(), callers.display().to_string()];
+        let gateway =
+            Gateway::start(scratch, "gateway", &GatewayOptions { extra, ..GatewayOptions::default() })?;
+
+        let announce = |uid: u32, tenant: Option<&str>| -> Result<(Session, Value)> {
+            let session = Session::new()?;
+            let mut call = session.at_destination(&unix(&scratch.file("out.sock")), &json!({}));
+            if let Some(tenant) = tenant {
+                call["tenant"] = json!(tenant);
+            }
+            let answer = asked_by(uid, &gateway, "session.open", &call)?;
+            Ok((session, answer))
+        };
+        // One that names no tenant is of the caller's only one; of several, none is guessed.
+        let (red, answer) = announce(RED, None)?;
+        ensure!(answer["result"]["session"] == red.id, "{answer}");
+        ensure!(red.record(&gateway)?["tenant"] == "red");
+        let (_, answer) = announce(BOTH, None)?;
+        ensure!(answer["error"]["data"]["next"].to_string().contains("red, blue"), "{answer}");
+        let (blue, answer) = announce(BOTH, Some("blue"))?;
+        ensure!(answer["result"]["session"] == blue.id, "{answer}");
+        let (_, answer) = announce(RED, Some("blue"))?;
+        ensure!(answer["error"]["message"].to_string().contains("tenant blue"), "{answer}");
+
+        // What is another tenant's is not there.
+        let mine = asked_by(RED, &gateway, "session.list", &json!({}))?["result"]["sessions"].clone();
+        ensure!(mine.as_array().is_some_and(|all| all.len() == 1 && all[0]["session"] == red.id), "{mine}");
+        for method in ["session.get", "session.cancel", "session.release"] {
+            let answer = asked_by(RED, &gateway, method, &json!({"session": blue.id}))?;
+            ensure!(answer["error"]["data"]["code"] == "session_unknown", "{method}: {answer}");
+        }
+        ensure!(blue.record(&gateway)?["state"] == "waiting", "another tenant ended it");
+        let answer = asked_by(RED, &gateway, "gateway.drain", &json!({}))?;
+        ensure!(answer["error"]["message"].to_string().contains("own user"), "{answer}");
+        let answer = greeting_of(NOBODY, &gateway)?;
+        ensure!(answer.contains("may not command"), "{answer:?}");
+
+        let refused = gateway.rpc()?.call("gateway.info", json!({}))?["security"]["refused"].clone();
+        ensure!(refused["unknown_caller"] == 1 && refused["wrong_caller"] == 3, "{refused}");
         Ok(())
     })
 }

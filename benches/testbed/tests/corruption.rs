@@ -194,6 +194,33 @@ struct Flip {
 
 /// Every kind of frame, in fields of every meaning. Whatever is damaged, exact bytes arrive or none further; both sides
 /// come to an end, and to the same one.
+/// Under TLS a relay sees records and no frames: it cuts the only stream of a migration, again and again, in the middle of one.
+#[test]
+fn a_migration_over_tls_outlives_the_loss_of_every_stream() -> Result<()> {
+    const CUTS: usize = 3;
+    const RECORDS: usize = 60;
+    Scratch::with_logs(|scratch| {
+        let mut stage = Stage::set(scratch, &QemuOptions::small())?;
+        let mut records = BTreeMap::new();
+        let relay = Relay::start(stage.destination_gateway.peer()?, move |passing| {
+            let seen: &mut usize = records.entry(passing.stream).or_default();
+            *seen += usize::from(passing.way == Way::There);
+            if passing.stream < CUTS && *seen == RECORDS { Fate::Cut(100) } else { Fate::Passes }
+        })?;
+        let choices = ["--streams", "1"];
+        let ended = stage.migrate("novactl", Some(&relay.peer()), &choices)?.finish(MIGRATION_WAIT)?;
+        let session = ended.must_have_completed()?["session"].as_str().context("no session")?;
+        for gateway in [&stage.source_gateway, &stage.destination_gateway] {
+            let record = wait_ended(gateway, session, EXIT_WAIT)?;
+            ensure!(record["state"] == "finished" && record["digest_equal"] == true, "{record}");
+            ensure!(record["encrypted"] == true, "{record}");
+            ensure!(record["streams"]["ever"].as_u64() > Some(CUTS as u64), "{record}");
+        }
+        ensure!(relay.streams_ever() > CUTS, "only {} streams", relay.streams_ever());
+        stage.must_have_moved()
+    })
+}
+
 #[test]
 fn a_flipped_bit_anywhere_delivers_no_wrong_byte() -> Result<()> {
     Scratch::with_logs(|scratch| {

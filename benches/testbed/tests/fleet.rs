@@ -189,15 +189,16 @@ fn a_stuck_session_costs_the_others_nothing_and_ends_by_itself() -> Result<()> {
 }
 
 /// A gateway as whoever dials says that it is one.
-fn introduce(gateway: &Gateway, identity: Identity) -> Result<(TcpStream, Identity)> {
+fn introduce(gateway: &Gateway, dialler: Identity) -> Result<(TcpStream, Ends)> {
     let address = gateway.peer()?.strip_prefix("tcp:").context("no TCP address")?;
     let mut socket = TcpStream::connect(address)?;
     socket.set_read_timeout(Some(ANSWER_WAIT))?;
     socket.set_write_timeout(Some(ANSWER_WAIT))?;
-    socket.write_all(&Hello::new(identity, 0).to_frame())?;
+    socket.write_all(&Hello::new(dialler, 0, [1; 16]).to_frame())?;
     let (header, payload) = read_frame(&mut socket)?;
     ensure!(header.kind == Kind::HelloAccept, "{header:?}");
-    Ok((socket, HelloAccept::read(&payload)?.identity))
+    let accept = HelloAccept::read(&payload)?;
+    Ok((socket, Ends { dialler, acceptor: accept.identity, nonces: [[1; 16], accept.nonce] }))
 }
 
 fn read_frame(socket: &mut TcpStream) -> Result<(FrameHeader, Vec<u8>)> {
@@ -223,7 +224,8 @@ fn a_peer_that_offers_a_million_connections_is_refused_and_the_others_go_on() ->
     const OFFERED: u32 = 1_000_000;
     const AGREED: usize = 5;
     Scratch::with_logs(|scratch| {
-        let [a, mut b] = gateways(scratch, &[])?;
+        // In the clear, so that a test can be the peer.
+        let [a, mut b] = gateways(scratch, &["--insecure-plaintext"])?;
         let session = Session::new()?;
         let connect = scratch.file("out.sock");
         let destination = UnixListener::bind(&connect)?;
@@ -232,11 +234,11 @@ fn a_peer_that_offers_a_million_connections_is_refused_and_the_others_go_on() ->
         let before = b.process().usage()?.rss_bytes_max;
 
         let dialler = Identity { gateway: [0xaa; 16], instance: [0xbb; 16] };
-        let (mut socket, acceptor) = introduce(&b, dialler)?;
+        let (mut socket, ends) = introduce(&b, dialler)?;
         let number = u64::from_be_bytes(bytes(&session.id)?);
         let token = Token::new(bytes(&session.token)?);
         let mut core = Core::source(SessionConfig::new(Role::Source, number, token), ProtocolInstant::START);
-        core.stream_opened(StreamId(1), Ends { dialler, acceptor }, ProtocolInstant::START);
+        core.stream_opened(StreamId(1), ends, ProtocolInstant::START);
         let open = core.next_frame(StreamId(1), ProtocolInstant::START).context("no opening")?;
         socket.write_all(&open)?;
         ensure!(read_frame(&mut socket)?.0.kind == Kind::Accept, "the opening was not accepted");

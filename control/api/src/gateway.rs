@@ -32,7 +32,7 @@ pub struct GatewayInfo {
     pub started_at: Timestamp,
     /// Milliseconds since then, by a clock that never steps.
     pub uptime_ms: u64,
-    /// How its streams are protected; `null` from gateways before API version 3.
+    /// How its streams are protected; `null` from gateways that do not tell.
     #[serde(default)]
     pub security: Option<Security>,
     /// How many streams it has to each peer, and how they are paced; `null` from gateways that do not say.

@@ -12,6 +12,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod callers;
 pub mod configuration;
 pub mod control;
 pub mod endpoint;
@@ -33,6 +34,7 @@ mod schema;
 pub mod session;
 pub mod timestamp;
 
+pub use callers::{CallerRule, Callers};
 pub use endpoint::{Endpoint, EndpointError};
 pub use envelope::{
     Envelope, Id, Incoming, Notification, Request, RequestFault, Response, parse_envelope, parse_incoming,

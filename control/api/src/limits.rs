@@ -26,6 +26,8 @@ pub const ORIGINS_MAX: usize = 16;
 pub const IDENTITY_BYTES_MAX: usize = 192;
 /// Most rules of `peers.toml`: far more than sites that know each other; each stream is compared with all of them.
 pub const PEERS_MAX: usize = 1024;
+/// Most rules of `callers.toml`: users of one host that command its gateway; each connection is compared with all of them.
+pub const CALLERS_MAX: usize = 1024;
 /// Most tenants in one rule.
 pub const TENANTS_MAX: usize = 1024;
 

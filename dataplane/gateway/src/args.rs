@@ -34,6 +34,12 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PATH")]
     pub(crate) control: PathBuf,
 
+    /// File that says which other users of this host may command the gateway, and in the name of which tenants (TOML: a table
+    /// [[caller]] with uid and tenants for each). With it the control socket is open to all, and who is not named is refused;
+    /// without it the socket is its owner's alone
+    #[arg(long, value_name = "FILE")]
+    pub(crate) callers: Option<PathBuf>,
+
     /// Where peer gateways reach this one, as tcp:host:port; repeatable. Without it the gateway only dials
     #[arg(long, value_name = "ENDPOINT")]
     pub(crate) listen: Vec<Endpoint>,
@@ -65,7 +71,7 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = DELTA_MEMORY_BYTES >> 20, value_parser = clap::value_parser!(u64).range(0..=MEMORY_BYTES_MAX >> 20), value_name = "MIB")]
     pub(crate) delta_memory: u64,
 
-    /// Keep every system call. Without this the gateway gives up those that it never makes: starting programs, mounting, reading
+    /// Keep every system call and privilege. Without this the gateway gives up those that it never makes: starting programs, mounting, reading
     /// other processes' memory, loading modules and the like
     #[arg(long)]
     pub(crate) unconfined: bool,

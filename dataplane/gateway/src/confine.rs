@@ -1,5 +1,6 @@
 //! What this process will never need of the system is taken from it before it reads a byte of a stranger.
 
+use rustix::thread::{CapabilitySet, CapabilitySets};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 use std::collections::BTreeMap;
 
@@ -54,6 +55,25 @@ const NEVER: &[(i64, &str)] = &[
     (libc::SYS_setgroups, "setgroups"),
 ];
 
+/// What a gateway that was started with privileges keeps of them: to reach hypervisors' sockets whoever owns them, to listen below
+/// port 1024, to choose a congestion control that others may not, and to lock its memory.
+const KEPT: CapabilitySet = CapabilitySet::DAC_OVERRIDE
+    .union(CapabilitySet::NET_BIND_SERVICE)
+    .union(CapabilitySet::NET_ADMIN)
+    .union(CapabilitySet::IPC_LOCK);
+
+/// Gives up every other privilege of this thread, and of those that it starts from now on. Who has none keeps none.
+pub(crate) fn give_up_privileges() -> Result<(), String> {
+    let failed = |error: rustix::io::Errno| format!("privileges could not be given up: {error}");
+    let CapabilitySets { effective, permitted, .. } = rustix::thread::capabilities(None).map_err(failed)?;
+    let sets = CapabilitySets {
+        effective: effective.intersection(KEPT),
+        permitted: permitted.intersection(KEPT),
+        inheritable: CapabilitySet::empty(),
+    };
+    rustix::thread::set_capabilities(None, sets).map_err(failed)
+}
+
 /// Refuses these calls (EPERM) to every thread that is started from now on. Call it before any is.
 pub(crate) fn confine() -> Result<(), String> {
     let failed = |error: &dyn std::fmt::Display| format!("no system call could be taken away: {error}");
@@ -82,6 +102,29 @@ mod tests {
             std::fs::read("/proc/self/status").unwrap();
             std::net::TcpListener::bind("127.0.0.1:0").unwrap();
             std::thread::spawn(|| ()).join().unwrap();
+        })
+        .join()
+        .unwrap();
+    }
+
+    #[test]
+    fn no_privilege_is_left_but_those_that_are_kept() {
+        // On a thread of its own, as above.
+        std::thread::spawn(|| {
+            give_up_privileges().unwrap();
+            let left = rustix::thread::capabilities(None).unwrap();
+            assert!(KEPT.contains(left.effective) && KEPT.contains(left.permitted), "{left:?}");
+            assert!(
+                !KEPT
+                    .intersects(CapabilitySet::SYS_ADMIN | CapabilitySet::SYS_PTRACE | CapabilitySet::SETUID)
+            );
+            // They do not come back.
+            let all = CapabilitySets {
+                effective: CapabilitySet::SYS_ADMIN,
+                permitted: CapabilitySet::SYS_ADMIN,
+                inheritable: CapabilitySet::empty(),
+            };
+            assert!(rustix::thread::set_capabilities(None, all).is_err());
         })
         .join()
         .unwrap();

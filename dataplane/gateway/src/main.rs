@@ -82,14 +82,16 @@ fn keep_to_itself(args: &Args) -> Result<(), String> {
         );
     }
     if args.unconfined {
-        tracing::warn!("--unconfined: every system call is left to this process");
+        tracing::warn!("--unconfined: every system call and privilege is left to this process");
         return Ok(());
     }
-    confine::confine().map_err(|why| format!("{why}; --unconfined starts the gateway all the same"))
+    let all_the_same = |why| format!("{why}; --unconfined starts the gateway all the same");
+    confine::give_up_privileges().map_err(all_the_same)?;
+    confine::confine().map_err(all_the_same)
 }
 
 /// Random bytes of the system.
-fn random<const N: usize>() -> Result<[u8; N], String> {
+pub(crate) fn random<const N: usize>() -> Result<[u8; N], String> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(|error| format!("no random bytes from the system: {error}"))?;
     Ok(bytes)
@@ -99,7 +101,10 @@ fn serve(args: Args, paths: Option<path::Prepared>) -> Result<(), String> {
     let shutdown = Shutdown::new();
     shutdown_on_signals(shutdown.clone()).map_err(|error| format!("signals cannot be received: {error}"))?;
     let protection = Protection::start(args.identity.clone())?;
-    let server = Server::bind(&args.control).map_err(|error| error.to_string())?;
+    let callers = args.callers.as_deref().map(control::read_callers).transpose()?;
+    // Who comes is asked of the kernel, for each connection, where others than the owner may.
+    let mode = if callers.is_some() { 0o666 } else { 0o600 };
+    let server = Server::bind(&args.control, mode).map_err(|error| error.to_string())?;
     let (registry, ended) = Registry::new(args.session_limits());
     let registry = Arc::new(registry);
     records::start(args.records.clone(), ended)?;
@@ -119,6 +124,7 @@ fn serve(args: Args, paths: Option<path::Prepared>) -> Result<(), String> {
         registry: Arc::clone(&registry),
         identity,
         trust: protection.trust(),
+        refusals: protection.refusals(),
         pool_bytes: POOL_BYTES / count.max(1),
         promised_bytes: PROMISED_BYTES / count.max(1),
         streams: args.streams(),
@@ -138,7 +144,8 @@ fn serve(args: Args, paths: Option<path::Prepared>) -> Result<(), String> {
             let Some(mailboxes) = mailboxes else { return };
             if shard.index == 0 {
                 let (registry, trust) = (Arc::clone(&config.registry), config.trust.clone());
-                let listening = Listening { identity, registry, shards: peers, trust };
+                let refusals = Arc::clone(&config.refusals);
+                let listening = Listening { identity, registry, shards: peers, trust, refusals };
                 listen_for_peers(Rc::new(listening), &listen, &bound).await;
             }
             shard::run(shard.index, config, mailboxes).await;
@@ -163,6 +170,7 @@ fn serve(args: Args, paths: Option<path::Prepared>) -> Result<(), String> {
         paths,
         shards: handles.clone(),
         protection: Arc::clone(&protection),
+        callers,
         listen,
         streams: StreamBounds {
             least: args.streams().0 as u32,

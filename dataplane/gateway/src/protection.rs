@@ -2,7 +2,7 @@
 
 use crate::limits::{EXPIRY_REPEAT, EXPIRY_WARNING};
 use crate::shard::{Command, ShardHandle};
-use crate::trust::{FolderStamp, Trust, read};
+use crate::trust::{FolderStamp, Refusals, Trust, read};
 use novacron_control_api::{Security, Timestamp};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,6 +16,7 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) struct Protection {
     folder: Option<PathBuf>,
     trust: Option<Arc<Trust>>,
+    refusals: Arc<Refusals>,
     /// SIGHUP has come.
     asked: Arc<AtomicBool>,
     state: Mutex<State>,
@@ -37,7 +38,9 @@ impl Protection {
         signal_hook::flag::register(signal_hook::consts::SIGHUP, Arc::clone(&asked))
             .map_err(|error| format!("SIGHUP cannot be received: {error}"))?;
         let stamp = folder.as_deref().map(FolderStamp::of);
-        let trust = folder.as_deref().map(read).transpose()?.map(Trust::new);
+        let refusals = Arc::new(Refusals::default());
+        let trust = folder.as_deref().map(read).transpose()?;
+        let trust = trust.map(|believed| Trust::new(believed, Arc::clone(&refusals)));
         if trust.is_none() {
             tracing::warn!(
                 "--insecure-plaintext: nothing is encrypted and any peer is believed; whoever reaches the network can \
@@ -45,11 +48,15 @@ impl Protection {
             );
         }
         let state = State { stamp, looked_at: Instant::now(), warned_at: None, unread: None };
-        Ok(Arc::new(Protection { folder, trust, asked, state: Mutex::new(state) }))
+        Ok(Arc::new(Protection { folder, trust, refusals, asked, state: Mutex::new(state) }))
     }
 
     pub(crate) fn trust(&self) -> Option<Arc<Trust>> {
         self.trust.clone()
+    }
+
+    pub(crate) fn refusals(&self) -> Arc<Refusals> {
+        Arc::clone(&self.refusals)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -101,7 +108,7 @@ impl Protection {
                 identity: None,
                 expires_at: None,
                 key_exchange: String::new(),
-                refused: Default::default(),
+                refused: self.refusals.all(),
                 warnings: vec![
                     "--insecure-plaintext: nothing is encrypted and any peer is believed".to_owned(),
                 ],
@@ -115,7 +122,7 @@ impl Protection {
             identity: Some(identity),
             expires_at: Some(Timestamp::from(expires_at)),
             key_exchange: "X25519MLKEM768".to_owned(),
-            refused: trust.refusals.all(),
+            refused: self.refusals.all(),
             warnings: expiry(trust).into_iter().chain(unread).collect(),
         }
     }

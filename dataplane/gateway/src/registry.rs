@@ -7,6 +7,7 @@ use novacron_control_api::{
     Endpoint, ErrorCode, Origin, Reason, RpcError, SessionId, SessionOpen, SessionRecord, SessionState,
     Timestamp,
 };
+use novacron_protocol::session::{Token, Witness};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, MutexGuard};
@@ -43,7 +44,8 @@ struct Live {
 struct Sessions {
     expected: BTreeMap<u64, Expected>,
     live: BTreeMap<u64, Live>,
-    ended: VecDeque<SessionRecord>,
+    /// With what proves a last word that has to be said again.
+    ended: VecDeque<(SessionRecord, Option<Witness>)>,
     draining: bool,
     records_dropped: u64,
 }
@@ -201,7 +203,7 @@ impl Registry {
     }
 
     /// A session has ended, with this last record.
-    pub(crate) fn end(&self, record: SessionRecord) {
+    pub(crate) fn end(&self, record: SessionRecord, witness: Option<Witness>) {
         let mut sessions = self.sessions();
         sessions.expected.remove(&record.session.0);
         sessions.live.remove(&record.session.0);
@@ -212,18 +214,18 @@ impl Registry {
         if sessions.ended.len() >= ENDED_SESSIONS_MAX {
             sessions.ended.pop_front();
         }
-        sessions.ended.push_back(record);
+        sessions.ended.push_back((record, witness));
     }
 
     /// An expected session ends before any peer opened it.
     pub(crate) fn end_expected(&self, session: u64, reason: Reason) -> Option<SessionRecord> {
-        let mut record = self.sessions().expected.remove(&session)?.record;
+        let Expected { open, mut record, .. } = self.sessions().expected.remove(&session)?;
         record.state = SessionState::Failed;
         record.reason = Some(reason);
         let now = Timestamp::now();
         record.elapsed_ms = now.unix_ms().saturating_sub(record.opened_at.unix_ms());
         record.ended_at = Some(now);
-        self.end(record.clone());
+        self.end(record.clone(), Some(Witness::new(session, 0, Token::new(*open.token.expose()))));
         Some(record)
     }
 
@@ -252,8 +254,8 @@ impl Registry {
             .ended
             .iter()
             .rev()
-            .find(|record| record.session == session)
-            .map(|record| (record.clone(), None))
+            .find(|(record, _)| record.session == session)
+            .map(|(record, _)| (record.clone(), None))
     }
 
     /// Every session: expected, live, then ended, the newest last.
@@ -262,16 +264,19 @@ impl Registry {
         let now = Timestamp::now();
         let expected = sessions.expected.values().map(|expected| aged(&expected.record, now));
         let live = sessions.live.values().map(|live| aged(&live.record, now));
-        expected.chain(live).chain(sessions.ended.iter().cloned()).collect()
+        expected.chain(live).chain(sessions.ended.iter().map(|(record, _)| record.clone())).collect()
     }
 
     /// What to tell a peer that speaks of a session which does not run.
-    pub(crate) fn known(&self, session: u64) -> Known {
+    /// With what proves it, if this gateway was told of the session.
+    pub(crate) fn known(&self, session: u64) -> (Known, Option<Witness>) {
         let sessions = self.sessions();
-        match sessions.ended.iter().rev().find(|record| record.session.0 == session) {
-            Some(record) if record.state == SessionState::Finished => Known::Finished,
-            Some(record) => Known::Failed(record.reason.clone()),
-            None => Known::Never,
+        match sessions.ended.iter().rev().find(|(record, _)| record.session.0 == session) {
+            Some((record, witness)) if record.state == SessionState::Finished => {
+                (Known::Finished, witness.clone())
+            }
+            Some((record, witness)) => (Known::Failed(record.reason.clone()), witness.clone()),
+            None => (Known::Never, None),
         }
     }
 
@@ -360,7 +365,7 @@ mod tests {
         }
         let said = refusal(&registry, &open(100, "green", "192.0.2.9"));
         assert!(said.contains("80 sessions at most") && said.contains("--sessions-max"), "{said}");
-        registry.end(crate::record::asked(&open(3, "blue", "")));
+        registry.end(crate::record::asked(&open(3, "blue", "")), None);
         begin(&registry, &open(100, "green", "192.0.2.9")).unwrap();
     }
 

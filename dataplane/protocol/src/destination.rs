@@ -23,7 +23,7 @@ impl Session {
         }
         let Some(ends) = self.streams.ends(stream) else { return Ok(()) };
         let (session, epoch) = (self.config.session, self.config.epoch);
-        if !self.config.is_opened_by(open, &ends) {
+        if !self.config.witness().is_opened_by(open, &ends) {
             return Err(Reason::new(
                 ReasonCode::NotAuthorised,
                 "the peer gateway does not know the session's token, or its words were changed on the way",
@@ -73,7 +73,7 @@ impl Session {
             memory_bytes: self.memory.as_ref().map_or(0, Reservation::bytes),
             proof: [0; 32],
         };
-        config.prove_accept(accept, ends).to_frame(config.session, config.epoch)
+        config.witness().prove_accept(accept, ends).to_frame(config.session, config.epoch)
     }
 
     /// The source's hypervisor opened a connection: the way back opens here, the gateway connects.

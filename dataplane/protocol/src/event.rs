@@ -1,6 +1,7 @@
 //! What a session lets others observe: the one list that feeds metrics, logs, records and progress.
 
-use crate::wire::Reason;
+use crate::stream::StreamId;
+use crate::wire::{Reason, ReasonCode};
 
 /// Something happened in a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +26,19 @@ pub enum Event {
     Interrupted,
     /// A stream is there again, and the peer has proven on it that it knows the session.
     Resumed,
+    /// On a stream that has proven nothing the peer said what only who was told of the session may say, or what makes no sense.
+    /// The stream is to be closed; the session goes on without it.
+    Distrusted {
+        /// The stream.
+        stream: StreamId,
+        /// What was wrong.
+        reason: Reason,
+    },
+    /// The peer broke the protocol, or sent what is not what the source wrote: the session fails for it.
+    Violated {
+        /// How.
+        code: ReasonCode,
+    },
     /// Every connection has ended in both directions, and all of it was verified.
     Finished,
     /// The session has failed. Every hypervisor socket of it is to be closed, but for those that

@@ -45,7 +45,7 @@ impl Session {
             resume: !matches!(self.state, State::Opening { .. }),
             proof: [0; 32],
         };
-        config.prove_open(open, ends).to_frame(config.session, config.epoch)
+        config.witness().prove_open(open, ends).to_frame(config.session, config.epoch)
     }
 
     /// The peer agreed (DWCP-11), and the stream may carry the session. A repeated answer to a repeated opening is no news.
@@ -59,7 +59,7 @@ impl Session {
             return Err(Reason::new(ReasonCode::Protocol, "an Accept came to the side that accepts"));
         }
         let Some(ends) = self.streams.ends(stream) else { return Ok(()) };
-        if !self.config.is_accepted_by(accept, &ends) {
+        if !self.config.witness().is_accepted_by(accept, &ends) {
             return Err(Reason::new(
                 ReasonCode::NotAuthorised,
                 "the peer gateway does not know the session's token, or its words were changed on the way",

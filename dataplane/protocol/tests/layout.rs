@@ -56,12 +56,13 @@ fn the_header_is_laid_out_as_specified() {
 /// DWCP-4: the handshake's known fields stand where every version expects them.
 #[test]
 fn the_handshake_is_laid_out_as_specified() {
-    let hello = Hello::new(DIALLER, 0x0605).to_frame();
+    let hello = Hello::new(DIALLER, 0x0605, [7; 16]).to_frame();
     let payload = &hello[FRAME_HEADER_BYTES..];
     assert_eq!((hello[4], &payload[..8]), (0x44, &b"DWCP\x01\x00\x01\x00"[..]));
     assert_eq!((&payload[8..24], &payload[24..40]), (&[1; 16][..], &[2; 16][..]));
     assert_eq!(payload[40..42], [0x05, 0x06]);
-    assert_eq!((&payload[46..], payload.len()), (&[0; 10][..], 56));
+    assert_eq!((&payload[46..54], &payload[54..70]), (&[0; 8][..], &[7; 16][..]));
+    assert_eq!((&payload[70..], payload.len()), (&[0; 2][..], 72));
 }
 
 /// DWCP-21: an index names its lanes ascending, each once, each within the session's.

@@ -11,6 +11,7 @@ use std::time::Duration;
 const ENDS: Ends = Ends {
     dialler: Identity { gateway: [1; 16], instance: [2; 16] },
     acceptor: Identity { gateway: [3; 16], instance: [4; 16] },
+    nonces: [[5; 16], [6; 16]],
 };
 const A: StreamId = StreamId(1);
 const B: StreamId = StreamId(2);

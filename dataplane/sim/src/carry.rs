@@ -158,21 +158,29 @@ impl World {
             }
         };
         let answer = match &self.gateways[side].session {
-            None => Some(Reason::new(ReasonCode::SessionUnknown, "this gateway does not know the session")),
+            None => Some((
+                Reason::new(ReasonCode::SessionUnknown, "this gateway does not know the session"),
+                None,
+            )),
             Some(session) => match session.state() {
                 State::Finished => Some(Reason::new(ReasonCode::Finished, "the session has ended, and well")),
                 State::Failed(reason) => Some(reason.clone()),
                 _ => None,
-            },
+            }
+            .map(|reason| (reason, Some(session.config().witness()))),
         };
         let now = self.instant();
-        if let Some(reason) = answer {
+        if let Some((reason, witness)) = answer {
             let last_word = matches!(header.kind, Kind::Refuse | Kind::Fail);
             if let Some(stream) = self.streams.get_mut(&id)
                 && !last_word
                 && stream.answers[side].is_empty()
             {
-                stream.answers[side].push_back(reason.to_frame(Kind::Refuse, header.session, header.epoch));
+                let answer = match witness {
+                    Some(witness) => witness.last_word(Kind::Refuse, &reason, &stream.ends),
+                    None => reason.to_frame(Kind::Refuse, header.session, header.epoch),
+                };
+                stream.answers[side].push_back(answer);
             }
             return Ok(());
         }

@@ -17,10 +17,18 @@ impl World {
             self.after(wait, Happening::Dial);
             return;
         }
-        let ends =
-            Ends { dialler: self.gateways[SOURCE].identity, acceptor: self.gateways[DESTINATION].identity };
         let id = self.next_stream;
         self.next_stream += 1;
+        let drawn = |side: u8| {
+            let mut nonce = [side; 16];
+            nonce[..4].copy_from_slice(&id.to_le_bytes());
+            nonce
+        };
+        let ends = Ends {
+            dialler: self.gateways[SOURCE].identity,
+            acceptor: self.gateways[DESTINATION].identity,
+            nonces: [drawn(1), drawn(2)],
+        };
         let stream = Stream::new(&self.plan.path, ends, &mut self.random);
         let accepted = stream.delay * 2 + self.random.spread(0, 50 * MILLISECOND);
         let answered = accepted + stream.delay + self.random.spread(0, 50 * MILLISECOND);

@@ -243,7 +243,8 @@ impl World {
                     // The hypervisors see their sockets close; what they would do next does not matter here.
                     self.gateways[side].dead_hypervisor = true;
                 }
-                Event::Interrupted | Event::Finished => {}
+                Event::Distrusted { stream, .. } => self.cut(stream.0, Some(side)),
+                Event::Violated { .. } | Event::Interrupted | Event::Finished => {}
             }
         }
         Ok(())

@@ -69,7 +69,7 @@ pub const ROOMS: &[Room] = &[
     },
     Room {
         package: "novacron-figures",
-        may_know: &["novacron-testbed", "novacron-protocol", "novacron-lab"],
+        may_know: &["novacron-lab", "novacron-testbed", "novacron-protocol"],
         never: &["tokio", "glommio"],
     },
     Room { package: "novacron-tidy", may_know: &[], never: RUNTIMES },

@@ -126,7 +126,7 @@ pub(crate) fn replay(stream: &[u8], codec: Mode, path: Path) -> Result<Carried> 
     let mut source = Side::new(Session::source(near, Instant::START));
     let mut destination = Side::new(Session::destination(config(Role::Destination), Instant::START));
     let identity = |of: u8| Identity { gateway: [of; 16], instance: [of; 16] };
-    let ends = Ends { dialler: identity(1), acceptor: identity(2) };
+    let ends = Ends { dialler: identity(1), acceptor: identity(2), nonces: [[3; 16], [4; 16]] };
     for side in [&mut source, &mut destination] {
         side.session.stream_opened(STREAM, ends, Instant::START);
     }

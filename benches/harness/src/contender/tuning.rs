@@ -22,6 +22,8 @@ pub struct Tuning {
     pub level: Option<u32>,
     /// novacron: whether every batch carries the running digest.
     pub digest: Option<bool>,
+    /// novacron: whether its gateways do without TLS, to see what that costs.
+    pub plaintext: Option<bool>,
     /// QEMU: multifd's connections.
     pub channels: Option<u8>,
     /// QEMU: how multifd compresses.
@@ -62,7 +64,7 @@ pub enum PageCompression {
     Zstd,
 }
 
-const NOVACRON: &[&str] = &["streams", "lanes", "codec", "level", "digest"];
+const NOVACRON: &[&str] = &["streams", "lanes", "codec", "level", "digest", "plaintext"];
 const QEMU: &[&str] =
     &["channels", "compression", "compression_level", "cache_mib", "postcopy", "preempt", "switchover_ack"];
 
@@ -92,6 +94,7 @@ impl Tuning {
             codec: change.codec.or(self.codec),
             level: change.level.or(self.level),
             digest: change.digest.or(self.digest),
+            plaintext: change.plaintext.or(self.plaintext),
             channels: change.channels.or(self.channels),
             compression: change.compression.or(self.compression),
             compression_level: change.compression_level.or(self.compression_level),

@@ -42,6 +42,29 @@ struct Outcome {
     guest_bytes: u64,
     wire_bytes: u64,
     digest_equal: Option<bool>,
+    source: End,
+    destination: End,
+}
+
+/// One end of it.
+#[derive(Debug, Deserialize)]
+struct End {
+    record: Option<Record>,
+}
+
+/// A gateway's record of the session.
+#[derive(Debug, Deserialize)]
+struct Record {
+    encrypted: bool,
+}
+
+impl Outcome {
+    /// Both gateways say that what went between them was encrypted.
+    fn encrypted(&self) -> bool {
+        [&self.source, &self.destination]
+            .iter()
+            .all(|end| end.record.as_ref().is_some_and(|record| record.encrypted))
+    }
 }
 
 /// Boots, migrates and verifies, and moves the same guest on with QEMU's own ways. Tells each step through `step`. Logs stay in
@@ -58,7 +81,7 @@ pub fn run(scratch: &Scratch, mut step: impl FnMut(&str)) -> Result<Report> {
     let sites = Sites::make()?;
     let _watch = interrupt::Removed::when_interrupted(sites.network.wire());
     step(&format!("two sites: {}", sites.link));
-    step("starting a gateway at each");
+    step("starting a gateway at each, with keys made for this run");
     let (source_gateway, destination_gateway) = gateways(scratch, &sites)?;
 
     step("booting a guest (emulated, so that it runs anywhere) and a stopped destination");
@@ -128,6 +151,7 @@ pub fn run(scratch: &Scratch, mut step: impl FnMut(&str)) -> Result<Report> {
     Ok(Report {
         guest_verified,
         digest_equal: outcome.digest_equal == Some(true),
+        encrypted: outcome.encrypted(),
         guest_pause_ms: rounded(pause.pause),
         total_ms: outcome.total_ms,
         guest_bytes: outcome.guest_bytes,
@@ -137,15 +161,11 @@ pub fn run(scratch: &Scratch, mut step: impl FnMut(&str)) -> Result<Report> {
     })
 }
 
-/// A gateway that dials and one that listens.
+/// A gateway that dials and one that listens. They know each other by keys in the scratch folder, which nobody uses again.
 fn gateways(scratch: &Scratch, sites: &Sites) -> Result<(Gateway, Gateway)> {
-    // Beyond loopback nothing is without encryption unasked; the lab's link is nobody else's.
-    let extra: Vec<String> =
-        sites.are_joined().then(|| "--insecure-plaintext".to_owned()).into_iter().collect();
     let options = GatewayOptions {
         listen: false,
         prefix: sites.network.source.prefix.clone(),
-        extra,
         ..GatewayOptions::default()
     };
     let source = Gateway::start(scratch, "source-gateway", &options)?;
@@ -190,8 +210,11 @@ mod tests {
 
     #[test]
     fn novactls_result_is_read() {
-        let line = r#"{"session":"00","total_ms":812,"downtime_ms":31,"guest_bytes":1,"wire_bytes":2,"digest_equal":null,"outcome":"completed"}"#;
-        let outcome: Outcome = serde_json::from_str(line).unwrap();
+        let line = r#"{"session":"00","total_ms":812,"downtime_ms":31,"guest_bytes":1,"wire_bytes":2,"digest_equal":null,"outcome":"completed","source":{"status":"gone","record":{"encrypted":true}},"destination":{"record":null}}"#;
+        let mut outcome: Outcome = serde_json::from_str(line).unwrap();
         assert_eq!((outcome.total_ms, outcome.digest_equal), (812.0, None));
+        assert!(!outcome.encrypted(), "the destination has not said so");
+        outcome.destination.record = Some(Record { encrypted: true });
+        assert!(outcome.encrypted());
     }
 }

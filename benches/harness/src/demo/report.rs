@@ -16,6 +16,8 @@ pub struct Report {
     pub guest_verified: bool,
     /// The bytes that left the source hypervisor and those that reached the destination have the same digest.
     pub digest_equal: bool,
+    /// Both gateways say that what went between them was encrypted.
+    pub encrypted: bool,
     /// How long the guest's heart stood still, milliseconds.
     pub guest_pause_ms: f64,
     /// How long `novactl migrate` says that the migration took, milliseconds.
@@ -74,6 +76,7 @@ impl Report {
     pub fn check(&self) -> Result<()> {
         ensure!(self.guest_verified, "the guest found bad pages in its memory");
         ensure!(self.digest_equal, "the gateways did not report equal digests");
+        ensure!(self.encrypted, "the guest's memory crossed the link in the clear");
         ensure!(self.guest_bytes > 0 && self.wire_bytes > 0, "the gateways carried nothing");
         Ok(())
     }
@@ -85,6 +88,7 @@ impl Report {
         let rows = [
             ("guest verified", yes(self.guest_verified).to_owned()),
             ("digest equal", yes(self.digest_equal).to_owned()),
+            ("encrypted", yes(self.encrypted).to_owned()),
             ("guest-seen pause", format!("{:.1} ms", self.guest_pause_ms)),
             ("total time", format!("{:.0} ms", self.total_ms)),
             ("guest bytes", mb(self.guest_bytes)),
@@ -148,6 +152,7 @@ mod tests {
         Report {
             guest_verified: true,
             digest_equal: true,
+            encrypted: true,
             guest_pause_ms: 12.5,
             total_ms: 900.0,
             guest_bytes: 300_000_000,
@@ -167,6 +172,7 @@ mod tests {
         let top = [
             "contenders",
             "digest_equal",
+            "encrypted",
             "guest_bytes",
             "guest_pause_ms",
             "guest_verified",
@@ -205,6 +211,7 @@ mod tests {
         for broken in [
             Report { guest_verified: false, ..good() },
             Report { digest_equal: false, ..good() },
+            Report { encrypted: false, ..good() },
             Report { wire_bytes: 0, ..good() },
         ] {
             assert!(broken.check().is_err());

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use novacron_testbed::migration::pause_between;
-use novacron_testbed::{Between, Gateway, GatewayOptions, Novactl, Qemu, TimedOut};
+use novacron_testbed::{Between, Gateway, GatewayOptions, Novactl, Qemu, Security, TimedOut};
 
 use super::Stage;
 use super::migration::{Moved, Mover};
@@ -23,12 +23,17 @@ pub(super) struct Gateways<'a> {
 impl<'a> Gateways<'a> {
     pub(super) fn start(stage: &'a Stage<'a>, contender: &Contender) -> Result<Self> {
         let network = stage.network;
-        // Nothing but loopback is without encryption unasked; the lab's link is nobody else's.
         // The congestion control is the scenario's, as it is for all others.
-        let extra = ["--insecure-plaintext", "--congestion", "system"].map(str::to_owned).to_vec();
+        let extra = ["--congestion", "system"].map(str::to_owned).to_vec();
+        // Keys of the scratch folder: an operator's gateways have theirs, and what they cost belongs to the figure.
+        let security = match contender.tuning.plaintext {
+            Some(true) => Security::Plaintext,
+            _ => Security::Tls,
+        };
         let options = GatewayOptions {
             address: network.destination.address,
             prefix: network.destination.prefix.clone(),
+            security: security.clone(),
             extra: extra.clone(),
             ..GatewayOptions::default()
         };
@@ -36,6 +41,7 @@ impl<'a> Gateways<'a> {
         let options = GatewayOptions {
             listen: false,
             prefix: network.source.prefix.clone(),
+            security,
             extra,
             ..GatewayOptions::default()
         };

@@ -24,9 +24,9 @@ fn keep(target: &str, name: &str, bytes: &[u8]) -> std::io::Result<()> {
 
 fn wire() -> std::io::Result<()> {
     let identity = Identity { gateway: [1; 16], instance: [2; 16] };
-    let hello = Hello { auth: vec![9; 20], ..Hello::new(identity, 3) };
+    let hello = Hello { auth: vec![9; 20], ..Hello::new(identity, 3, [3; 16]) };
     let refuse = HelloRefuse::new(RefuseCode::Version, "neither speaks what the other does");
-    let accept = answer_hello(&hello.to_frame(), identity).map(|(_, accept)| accept.to_frame());
+    let accept = answer_hello(&hello.to_frame(), identity, [4; 16]).map(|(_, accept)| accept.to_frame());
     let open = Open {
         lanes: 4,
         digest: true,

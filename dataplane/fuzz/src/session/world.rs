@@ -35,6 +35,7 @@ const UNDER_WAY_MAX: usize = 256;
 const ENDS: Ends = Ends {
     dialler: Identity { gateway: [1; 16], instance: [2; 16] },
     acceptor: Identity { gateway: [3; 16], instance: [4; 16] },
+    nonces: [[5; 16], [6; 16]],
 };
 
 /// What a hypervisor on `side` writes on `connection`, again and again: a source's first connection is a migration,
@@ -287,7 +288,8 @@ impl World {
             }
             Some(_) if matches!(header.kind, Kind::Refuse | Kind::Fail | Kind::Accept) => {}
             Some(reason) => {
-                self.sides[side].answer = Some(reason.to_frame(Kind::Refuse, SESSION, header.epoch));
+                let witness = self.sides[side].session.config().witness();
+                self.sides[side].answer = Some(witness.last_word(Kind::Refuse, &reason, &ENDS));
             }
         }
         self.events(side);

@@ -1,5 +1,6 @@
 //! What each method does.
 
+use super::caller::Caller;
 use crate::path::Paths;
 use crate::protection::Protection;
 use crate::record;
@@ -7,9 +8,9 @@ use crate::registry::Registry;
 use crate::shard::{Command, ShardHandle};
 use novacron_control_api::limits::API_VERSION;
 use novacron_control_api::{
-    Call, CancelParams, DrainParams, DrainResult, Endpoint, ErrorCode, GatewayInfo, OpenResult, Reason,
-    RpcError, SessionId, SessionList, SessionOpen, SessionRecord, SessionSide, SessionState, StreamBounds,
-    Timestamp,
+    Call, Callers, CancelParams, DrainParams, DrainResult, Endpoint, ErrorCode, GatewayInfo, OpenResult,
+    Reason, RpcError, SessionId, SessionList, SessionOpen, SessionRecord, SessionSide, SessionState,
+    StreamBounds, Timestamp,
 };
 use novacron_protocol::wire::Version;
 use serde_json::Value;
@@ -30,6 +31,8 @@ pub(crate) struct Calls {
     pub(crate) paths: Arc<Paths>,
     pub(crate) shards: Vec<ShardHandle>,
     pub(crate) protection: Arc<Protection>,
+    /// Who may command the gateway in whose name; `None`: whoever can open its socket, in everybody's.
+    pub(crate) callers: Option<Callers>,
     /// Where peers reach this gateway, with the ports that the system chose.
     pub(crate) listen: Vec<Endpoint>,
     pub(crate) streams: StreamBounds,
@@ -54,8 +57,9 @@ fn unknown(session: SessionId) -> RpcError {
 }
 
 impl Calls {
-    /// Carries out a call; `session.watch` is the server's own.
-    pub(crate) fn carry_out(&self, call: Call) -> Result<Value, RpcError> {
+    /// Carries out a call in a caller's name; `session.watch` is the server's own.
+    pub(crate) fn carry_out(&self, caller: &Caller, call: Call) -> Result<Value, RpcError> {
+        let call = caller.may(call).inspect_err(|_| self.protection.refusals().count("wrong_caller"))?;
         match call {
             Call::GatewayInfo => to_value(&self.info()),
             Call::GatewayDrain(DrainParams { timeout_ms }) => {
@@ -65,13 +69,21 @@ impl Calls {
             Call::PathProbe(named) => to_value(&self.paths.get(named.peer)?),
             Call::PathForce(forced) => to_value(&self.paths.force(forced.peer, forced.mode)?),
             Call::SessionOpen(open) => to_value(&self.open(*open)?),
-            Call::SessionList => to_value(&SessionList { sessions: self.registry.list() }),
-            Call::SessionGet(named) => to_value(&self.get(named.session)?),
-            Call::SessionWatch(params) => to_value(&self.get(params.session)?),
+            Call::SessionList => {
+                let mut sessions = self.registry.list();
+                sessions.retain(|record| caller.sees(record));
+                to_value(&SessionList { sessions })
+            }
+            Call::SessionGet(named) => to_value(&self.get(caller, named.session)?),
+            Call::SessionWatch(params) => to_value(&self.get(caller, params.session)?),
             Call::SessionCancel(CancelParams { session, reason }) => {
+                self.get(caller, session)?;
                 to_value(&self.cancel(session, &reason)?)
             }
-            Call::SessionRelease(named) => to_value(&self.release(named.session)?),
+            Call::SessionRelease(named) => {
+                self.get(caller, named.session)?;
+                to_value(&self.release(named.session)?)
+            }
         }
     }
 
@@ -91,8 +103,10 @@ impl Calls {
         }
     }
 
-    pub(crate) fn get(&self, session: SessionId) -> Result<SessionRecord, RpcError> {
-        self.registry.get(session).map(|(record, _)| record).ok_or_else(|| unknown(session))
+    /// A session's record, if the caller may know of it: who may not learns that there is none.
+    pub(super) fn get(&self, caller: &Caller, session: SessionId) -> Result<SessionRecord, RpcError> {
+        let found = self.registry.get(session).map(|(record, _)| record);
+        found.filter(|record| caller.sees(record)).ok_or_else(|| unknown(session))
     }
 
     fn open(&self, open: SessionOpen) -> Result<OpenResult, RpcError> {
@@ -147,7 +161,7 @@ impl Calls {
             .map_err(|_| self.shard_lost(session))?;
         let deadline = Instant::now() + CANCEL_ANSWER_WAIT;
         loop {
-            let record = self.get(session)?;
+            let record = self.get(&Caller::Owner, session)?;
             if record.state.is_ended() || record.state == SessionState::Held || Instant::now() >= deadline {
                 return Ok(record);
             }

@@ -1,6 +1,7 @@
 //! Clients of the control socket: a thread each, bounded in number, lines and watches.
 
 use super::Calls;
+use super::caller::Caller;
 use crate::limits::{CONTROL_CLIENTS_MAX, CONTROL_WRITE_TIMEOUT, WATCHES_MAX};
 use novacron_control_api::method::{SESSION_ENDED, SESSION_PROGRESS};
 use novacron_control_api::{
@@ -34,9 +35,9 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Opens the socket, for its owner alone. A stale socket at the path is replaced; a live one, or anything
+    /// Opens the socket with this mode. A stale socket at the path is replaced; a live one, or anything
     /// else that stands there, is not.
-    pub(crate) fn bind(path: &Path) -> Result<Server, ServerError> {
+    pub(crate) fn bind(path: &Path, mode: u32) -> Result<Server, ServerError> {
         let refused = |why: String| {
             ServerError(format!("the control socket {} cannot be opened: {why}", path.display()))
         };
@@ -53,7 +54,7 @@ impl Server {
             Err(_) => {}
         }
         let listener = UnixListener::bind(path).map_err(|e| refused(e.to_string()))?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
             .map_err(|e| refused(e.to_string()))?;
         Ok(Server { listener, path: path.to_owned() })
     }
@@ -73,12 +74,24 @@ impl Server {
             };
             if clients.fetch_add(1, Ordering::Relaxed) >= CONTROL_CLIENTS_MAX {
                 clients.fetch_sub(1, Ordering::Relaxed);
-                refuse(stream);
+                let message = format!("the control socket serves {CONTROL_CLIENTS_MAX} clients at once");
+                let next = "close idle connections, then try again";
+                refuse(stream, RpcError::new(ErrorCode::LimitReached, message, "nothing", next));
                 continue;
             }
+            let caller = match Caller::of(&stream, calls.callers.as_ref()) {
+                Ok(caller) => caller,
+                Err(error) => {
+                    clients.fetch_sub(1, Ordering::Relaxed);
+                    tracing::warn!(why = %error.message, "a client of the control socket was refused");
+                    calls.protection.refusals().count("unknown_caller");
+                    refuse(stream, error);
+                    continue;
+                }
+            };
             let (calls, count) = (Arc::clone(calls), Arc::clone(&clients));
             let started = std::thread::Builder::new().name("control-client".to_owned()).spawn(move || {
-                Client::new(stream, &calls).run();
+                Client::new(stream, caller, &calls).run();
                 count.fetch_sub(1, Ordering::Relaxed);
             });
             if let Err(error) = started {
@@ -96,10 +109,7 @@ impl Drop for Server {
     }
 }
 
-fn refuse(mut stream: UnixStream) {
-    let message = format!("the control socket serves {CONTROL_CLIENTS_MAX} clients at once");
-    let error =
-        RpcError::new(ErrorCode::LimitReached, message, "nothing", "close idle connections, then try again");
+fn refuse(mut stream: UnixStream, error: RpcError) {
     // Who cannot take the refusal gets a closed socket, which says the same.
     let _ = stream.set_write_timeout(Some(CONTROL_WRITE_TIMEOUT));
     let _ = stream.write_all(&Response::error(Id::Null, error).to_line());
@@ -113,6 +123,7 @@ struct Watch {
 
 struct Client<'a> {
     stream: UnixStream,
+    caller: Caller,
     calls: &'a Calls,
     watches: Vec<Watch>,
 }
@@ -121,8 +132,8 @@ struct Client<'a> {
 struct Gone;
 
 impl<'a> Client<'a> {
-    fn new(stream: UnixStream, calls: &'a Calls) -> Self {
-        Client { stream, calls, watches: Vec::new() }
+    fn new(stream: UnixStream, caller: Caller, calls: &'a Calls) -> Self {
+        Client { stream, caller, calls, watches: Vec::new() }
     }
 
     fn run(mut self) {
@@ -187,7 +198,7 @@ impl<'a> Client<'a> {
         };
         let result = match request.call {
             Call::SessionWatch(params) => self.watch(&params).map(|watching| serde_json::json!(watching)),
-            call => self.calls.carry_out(call),
+            call => self.calls.carry_out(&self.caller, call),
         };
         let Some(id) = request.id else { return Ok(()) };
         let response = match result {
@@ -198,7 +209,7 @@ impl<'a> Client<'a> {
     }
 
     fn watch(&mut self, params: &WatchParams) -> Result<WatchResult, RpcError> {
-        self.calls.get(params.session)?;
+        self.calls.get(&self.caller, params.session)?;
         self.watches.retain(|watch| watch.session != params.session);
         if self.watches.len() >= WATCHES_MAX {
             let message = format!("one client watches {WATCHES_MAX} sessions at most");
@@ -224,7 +235,7 @@ impl<'a> Client<'a> {
                 continue;
             }
             // A session that aged out of the list of ended ones has nothing more to tell.
-            let Ok(record) = self.calls.get(watch.session) else { continue };
+            let Ok(record) = self.calls.get(&self.caller, watch.session) else { continue };
             let ended = record.state.is_ended();
             let method = if ended { SESSION_ENDED } else { SESSION_PROGRESS };
             self.write(&Notification::new(method, &record).to_line())?;

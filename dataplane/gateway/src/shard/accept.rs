@@ -3,7 +3,7 @@
 use super::{Command, Shard, ShardHandle, dial, stream};
 use crate::limits::{HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, PEER_STREAMS_MAX, STRANGER_HANDSHAKES};
 use crate::registry::Registry;
-use crate::trust::{Known, NOT_ALLOWED, Refused, Trust};
+use crate::trust::{Known, NOT_ALLOWED, Refusals, Refused, Trust};
 use novacron_control_api::PeerDirection;
 use novacron_protocol::limits::HELLO_AUTH_MAX;
 use novacron_protocol::session::Ends;
@@ -40,6 +40,7 @@ pub(crate) struct Listening {
     pub(crate) registry: Arc<Registry>,
     pub(crate) shards: Vec<ShardHandle>,
     pub(crate) trust: Option<Arc<Trust>>,
+    pub(crate) refusals: Arc<Refusals>,
 }
 
 /// Accepts streams for as long as the process runs. A stranger costs a bounded handshake and nothing more: where there
@@ -57,9 +58,9 @@ pub(crate) async fn listen(listening: Rc<Listening>, listener: Listener) {
                 continue;
             }
         };
-        if let Some(trust) = listening.trust.as_ref().filter(|_| !budget.take(Instant::now())) {
+        if listening.trust.is_some() && !budget.take(Instant::now()) {
             // Cheaper than any answer; who is a gateway dials again.
-            trust.refusals.count("too_many");
+            listening.refusals.count("too_many");
             drop(socket);
             yield_now().await;
             continue;
@@ -81,7 +82,10 @@ pub(crate) async fn listen(listening: Rc<Listening>, listener: Listener) {
             let why = match race(introduce(&listening, socket, &pool), displaced).await {
                 Either::Left(Ok(())) => None,
                 Either::Left(Err(why)) => Some(why),
-                Either::Right(()) => Some("it made room for another before it introduced itself".to_owned()),
+                Either::Right(()) => {
+                    listening.refusals.count("displaced");
+                    Some("it made room for another before it introduced itself".to_owned())
+                }
             };
             if let Some(why) = why {
                 tracing::warn!(%from, %why, "a stream was refused");
@@ -105,14 +109,15 @@ async fn introduce(listening: &Listening, socket: OpenSocket, pool: &FramePool) 
     let (socket, known) = secure(listening, socket).await?;
     let mut transport = TcpTransport::attach(socket, config, pool.clone(), pool.clone())
         .map_err(|error| error.to_string())?;
-    let first = timeout(HANDSHAKE_TIMEOUT, dial::first_frame(&mut transport))
-        .await
-        .ok_or("the dialler did not introduce itself in time")?;
+    let first = timeout(HANDSHAKE_TIMEOUT, dial::first_frame(&mut transport)).await.ok_or_else(|| {
+        listening.refusals.count("silent");
+        "the dialler did not introduce itself in time"
+    })?;
     let refused = match first {
         Ok(_) if listening.registry.is_draining() => {
             HelloRefuse::new(RefuseCode::Draining, "the gateway is shutting down")
         }
-        Ok(frame) => match answer_hello(&frame, listening.identity) {
+        Ok(frame) => match answer_hello(&frame, listening.identity, crate::random()?) {
             Ok((hello, accept)) => {
                 if let Err(refuse) = authorise(listening, known.as_ref(), &hello) {
                     return Err(say(&mut transport, refuse).await);
@@ -127,6 +132,11 @@ async fn introduce(listening: &Listening, socket: OpenSocket, pool: &FramePool) 
         },
         Err(error) => HelloRefuse::new(RefuseCode::NotDwcp, error),
     };
+    listening.refusals.count(match refused.code {
+        RefuseCode::Version => "version",
+        RefuseCode::Draining => "draining",
+        _ => "not_dwcp",
+    });
     Err(say(&mut transport, refused).await)
 }
 
@@ -204,7 +214,8 @@ async fn closed(transport: &mut TcpTransport) {
 pub(super) fn adopt(shard: &Rc<Shard>, handshaken: Handshaken) {
     let Handshaken { socket, known, hello, accept } = handshaken;
     let name = format!("tcp:{}", socket.peer());
-    let ends = Ends { dialler: hello.identity, acceptor: accept.identity };
+    let nonces = [hello.nonce, accept.nonce];
+    let ends = Ends { dialler: hello.identity, acceptor: accept.identity, nonces };
     let peer = shard
         .accepted_peer(hello.identity, hello.group, name)
         .filter(|peer| peer.stream_count() < PEER_STREAMS_MAX);

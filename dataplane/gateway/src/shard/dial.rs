@@ -163,7 +163,8 @@ async fn dial(
         novacron_transport::connect(&address, DIAL_TIMEOUT).await.map_err(|e| unreachable(e.to_string()))?;
     let (socket, known) = secure(shard, socket, expected).await?;
     let mut transport = shard.transport(socket).map_err(unreachable)?;
-    let hello = Hello::new(shard.identity, shard.group());
+    let nonce = crate::random().map_err(unreachable)?;
+    let hello = Hello::new(shard.identity, shard.group(), nonce);
     transport.submit(hello.to_frame()).map_err(|refused| unreachable(refused.to_string()))?;
     let answer = timeout(HANDSHAKE_TIMEOUT, first_frame(&mut transport)).await;
     let frame = answer
@@ -184,7 +185,8 @@ async fn dial(
                     "it calls itself otherwise than its certificate does".to_owned(),
                 ));
             }
-            Ok((transport, Ends { dialler: shard.identity, acceptor: accept.identity }, known))
+            let nonces = [nonce, accept.nonce];
+            Ok((transport, Ends { dialler: shard.identity, acceptor: accept.identity, nonces }, known))
         }
         Kind::HelloRefuse => {
             let refuse = HelloRefuse::read(payload).map_err(|error| DialError::Refused(error.to_string()))?;

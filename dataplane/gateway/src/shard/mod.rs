@@ -24,7 +24,7 @@ use crate::limits::{
     STREAM_QUEUE_BYTES, STREAM_SILENCE_MAX,
 };
 use crate::registry::{Misfit, Registry};
-use crate::trust::{Known, Trust, WRONG_PEER};
+use crate::trust::{Known, Refusals, Trust, WRONG_PEER, WRONG_TOKEN};
 use bytes::Bytes;
 use codec::{CodecWork, Errand};
 use novacron_control_api::{
@@ -101,6 +101,8 @@ pub(crate) struct Shard {
     identity: Identity,
     /// Who may be a peer; `None`: nothing is encrypted, and anybody may.
     trust: Option<Arc<Trust>>,
+    /// Who was refused, and why.
+    refusals: Arc<Refusals>,
     /// Ingress buffers, and frames to send.
     pool: FramePool,
     /// Frames received. Apart from the others: frames that wait to be acknowledged must leave room for the
@@ -136,6 +138,7 @@ pub(crate) struct ShardConfig {
     pub(crate) registry: Arc<Registry>,
     pub(crate) identity: Identity,
     pub(crate) trust: Option<Arc<Trust>>,
+    pub(crate) refusals: Arc<Refusals>,
     pub(crate) pool_bytes: usize,
     pub(crate) promised_bytes: usize,
     pub(crate) streams: (usize, usize),
@@ -158,6 +161,7 @@ pub(crate) async fn run(index: usize, config: ShardConfig, mailboxes: Mailboxes)
         registry: config.registry,
         identity: config.identity,
         trust: config.trust,
+        refusals: config.refusals,
         pool: FramePool::new(config.pool_bytes),
         receive_pool: FramePool::new(config.pool_bytes),
         send_memory: SendMemory::new(config.pool_bytes as u64),
@@ -261,7 +265,7 @@ async fn open_source(shard: &Rc<Shard>, open: &SessionOpen, mut record: SessionR
                 record.state = novacron_control_api::SessionState::Failed;
                 record.reason = Some(novacron_control_api::Reason { code: "bind_failed".into(), message });
                 record.ended_at = Some(novacron_control_api::Timestamp::now());
-                shard.registry.end(record);
+                shard.registry.end(record, None);
                 // The caller may have hung up.
                 let _ = answer.try_send(Err(error));
                 return;
@@ -328,7 +332,7 @@ impl Shard {
         let refused = Cell::new(None);
         let fits = |announced: &SessionOpen| {
             // Who does not know the token learns nothing of the session, nor whose it is.
-            session_config(announced, 1).is_opened_by(opening, &stream.ends)
+            session_config(announced, 1).witness().is_opened_by(opening, &stream.ends)
                 && self.may_open(announced, stream).map_err(|why| refused.set(Some(why))).is_ok()
         };
         let mut expected = match self.registry.take_expected(session, self.index, fits)? {
@@ -337,6 +341,7 @@ impl Shard {
                 if let Some(why) = refused.take() {
                     return Some(Err(Reason::new(ReasonCode::NotAuthorised, why)));
                 }
+                self.refusals.count(WRONG_TOKEN);
                 let text = "the peer gateway does not know the session's token, or its words were changed on the way";
                 return Some(Err(Reason::new(ReasonCode::NotAuthorised, text)));
             }
@@ -418,7 +423,7 @@ impl Shard {
         if let Some(peer) = self.dialled.borrow().get(&name) {
             return Rc::clone(peer);
         }
-        let peer = Peer::new(name.0.clone(), expected.cloned(), self.trust.clone());
+        let peer = Peer::new(name.0.clone(), expected.cloned(), self.trust.clone(), self.refusals.clone());
         self.dialled.borrow_mut().insert(name, Rc::clone(&peer));
         spawn(dial::keep(Rc::clone(self), Rc::clone(&peer), endpoint.clone())).detach();
         peer
@@ -438,7 +443,7 @@ impl Shard {
         if accepted.len() >= PEERS_MAX {
             return None;
         }
-        let peer = Peer::new(name, None, self.trust.clone());
+        let peer = Peer::new(name, None, self.trust.clone(), self.refusals.clone());
         accepted.insert((dialler, group), Rc::clone(&peer));
         Some(peer)
     }

@@ -2,16 +2,16 @@
 
 use super::load::Load;
 use crate::clock;
-use crate::limits::{FRUITLESS_WAIT, PEER_STREAMS_MAX, SOONER_MIN};
+use crate::limits::{FRUITLESS_WAIT, NOT_BELIEVED_WAIT, PEER_STREAMS_MAX, SOONER_MIN};
 use crate::shard::running::Running;
-use crate::trust::{Known, Trust};
+use crate::trust::{Known, Refusals, Trust, WRONG_TOKEN};
 use bytes::Bytes;
 use novacron_control_api::{ErrorCode, PeerIdentity};
 use novacron_protocol::session::Ends;
 use novacron_protocol::stream::{Seen, StreamId};
 use novacron_protocol::time::Instant;
 use novacron_protocol::wire::{FrameHeader, Lane, Reason, ReasonCode};
-use novacron_transport::shard::Notify;
+use novacron_transport::shard::{Notify, sleep, spawn};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -153,14 +153,22 @@ pub(crate) struct Peer {
     pub(crate) expected: Option<PeerIdentity>,
     /// Who decides what the peer may; `None` where nothing is encrypted.
     trust: Option<Arc<Trust>>,
+    /// Who was refused, and why.
+    pub(crate) refusals: Arc<Refusals>,
 }
 
 impl Peer {
-    pub(crate) fn new(name: String, expected: Option<PeerIdentity>, trust: Option<Arc<Trust>>) -> Rc<Peer> {
+    pub(crate) fn new(
+        name: String,
+        expected: Option<PeerIdentity>,
+        trust: Option<Arc<Trust>>,
+        refusals: Arc<Refusals>,
+    ) -> Rc<Peer> {
         Rc::new(Peer {
             name,
             expected,
             trust,
+            refusals,
             streams: RefCell::default(),
             sessions: RefCell::default(),
             turn: Cell::new(0),
@@ -342,6 +350,22 @@ impl Peer {
             stream.closing.set(true);
             stream.wake.notify();
         }
+    }
+
+    /// Something came on a stream that nobody who was told of a session would say. It closes a moment later, so that a peer that
+    /// dials again and again does so slowly.
+    pub(crate) fn distrust(&self, stream: StreamId, reason: &Reason) {
+        let wrong = if reason.code == ReasonCode::NotAuthorised { WRONG_TOKEN } else { reason.code.name() };
+        self.refusals.count(wrong);
+        let Some(stream) = self.streams.borrow().iter().find(|other| other.id == stream).cloned() else {
+            return;
+        };
+        spawn(async move {
+            sleep(NOT_BELIEVED_WAIT).await;
+            stream.closing.set(true);
+            stream.wake.notify();
+        })
+        .detach();
     }
 
     /// The next frame for a stream: its own answers first, then small ones of any session, then bulk by weight.

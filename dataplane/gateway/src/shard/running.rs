@@ -13,7 +13,7 @@ use novacron_control_api::{
     Endpoint, ErrorCode, OpenResult, PeerIdentity, RpcError, SessionOptions, SessionRecord, SessionSide,
 };
 use novacron_protocol::event::Event;
-use novacron_protocol::session::{Ends, MIGRATION, Session, State};
+use novacron_protocol::session::{Ends, MIGRATION, Session, State, Witness};
 use novacron_protocol::stream::{BatchBuffer, Done, Job, StreamId};
 use novacron_protocol::time::Instant;
 use novacron_protocol::wire::{FrameHeader, Lane, Reason, ReasonCode};
@@ -187,6 +187,14 @@ impl Running {
                 tracing::info!(%session, peer = %self.peer.name, "a stream is back; the session goes on");
                 self.writable_again();
             }
+            Event::Distrusted { stream, reason } => {
+                tracing::warn!(
+                    %session, peer = %self.peer.name, stream = stream.0, %reason,
+                    "a stream is closed that was never proven; the session goes on"
+                );
+                self.peer.distrust(stream, &reason);
+            }
+            Event::Violated { code } => self.peer.refusals.count(code.name()),
             Event::Finished => {
                 tracing::info!(%session, "session finished: every byte carried and verified");
                 self.ended();
@@ -260,6 +268,11 @@ impl Running {
         let mut record = self.record.borrow_mut();
         record.encrypted = true;
         record.peer_identity = Some(peer.clone());
+    }
+
+    /// What proves that this gateway was told of the session, also when it is over.
+    pub(super) fn witness(&self) -> Witness {
+        self.core.borrow().config().witness()
     }
 
     pub(crate) fn is_opening(&self) -> bool {

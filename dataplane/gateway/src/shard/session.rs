@@ -58,7 +58,7 @@ pub(super) async fn run(shard: Rc<Shard>, running: Rc<Running>) {
         }
     }
     shard.forget(&running);
-    shard.registry.end(running.record());
+    shard.registry.end(running.record(), Some(running.witness()));
     running.answer_failed();
 }
 

@@ -8,6 +8,7 @@ use crate::limits::{STREAM_LOOK, STREAM_LOOK_MIN};
 use crate::record;
 use crate::registry::Known;
 use bytes::Bytes;
+use novacron_protocol::session::Ends;
 use novacron_protocol::wire::{FRAME_HEADER_BYTES, FrameHeader, Kind, Open, Reason, ReasonCode};
 use novacron_transport::contract::{CloseReason, Event, Refused, Transport};
 use novacron_transport::shard::{sleep, yield_now};
@@ -31,6 +32,11 @@ pub(super) async fn serve<T: Transport>(
 ) {
     peer.stream_opened(stream);
     let reason = exchange(shard, peer, stream, &mut transport).await;
+    match reason {
+        CloseReason::Oversize(_) => shard.refusals.count("oversize"),
+        CloseReason::Damaged => shard.refusals.count("damaged"),
+        _ => {}
+    }
     tracing::debug!(peer = %peer.name, stream = stream.id.0, %reason, "stream closed");
     peer.stream_lost(stream.id);
 }
@@ -165,6 +171,7 @@ fn fill<T: Transport>(peer: &Peer, stream: &Stream, transport: &mut T) -> bool {
 /// Takes a frame to its session. An error: what came is no frame, and nothing after it can be trusted.
 fn dispatch(shard: &Rc<Shard>, peer: &Rc<Peer>, stream: &Stream, frame: Bytes) -> Result<(), CloseReason> {
     let header = FrameHeader::read(&frame).map_err(|error| {
+        shard.refusals.count("unreadable");
         tracing::warn!(peer = %peer.name, %error, "stream closed: its frames cannot be read; sessions go on elsewhere");
         CloseReason::Io { kind: std::io::ErrorKind::InvalidData, detail: error.to_string() }
     })?;
@@ -190,13 +197,14 @@ fn dispatch(shard: &Rc<Shard>, peer: &Rc<Peer>, stream: &Stream, frame: Bytes) -
     match running {
         Some(running) => running.receive(stream.id, header, shard.settled(frame)),
         None if matches!(header.kind, Kind::Refuse | Kind::Fail | Kind::Accept) => {}
-        None => stream.answer(unknown(shard, &header)),
+        None => stream.answer(unknown(shard, &header, &stream.ends)),
     }
     Ok(())
 }
 
-fn unknown(shard: &Shard, header: &FrameHeader) -> Bytes {
-    let reason = match shard.registry.known(header.session) {
+fn unknown(shard: &Shard, header: &FrameHeader, ends: &Ends) -> Bytes {
+    let (known, witness) = shard.registry.known(header.session);
+    let reason = match known {
         Known::Finished => Reason::new(ReasonCode::Finished, "the session has finished here"),
         // This answer may overtake, on its stream, the `Fail` that went out on another: it says the same.
         Known::Failed(reason) => {
@@ -209,5 +217,8 @@ fn unknown(shard: &Shard, header: &FrameHeader) -> Bytes {
             Reason::new(ReasonCode::SessionUnknown, text)
         }
     };
-    reason.to_frame(Kind::Refuse, header.session, header.epoch)
+    match witness {
+        Some(witness) => witness.last_word(Kind::Refuse, &reason, ends),
+        None => reason.to_frame(Kind::Refuse, header.session, header.epoch),
+    }
 }

@@ -18,6 +18,11 @@ const AUTHORITIES: &str = "authorities.pem";
 const REVOKED: &str = "revoked.pem";
 const PEERS: &str = "peers.toml";
 
+/// A text file that decides who may do what, if nobody but its owner can have written it.
+pub(crate) fn text_of_owner(path: &Path) -> Result<String, String> {
+    String::from_utf8(limited(path, not_written_by_others)?).map_err(|_| "it is not UTF-8".to_owned())
+}
+
 fn limited(path: &Path, check: impl FnOnce(&Metadata) -> Result<(), String>) -> Result<Vec<u8>, String> {
     let told = |why: String| format!("{} cannot be used: {why}", path.display());
     let file = File::open(path).map_err(|error| told(error.to_string()))?;

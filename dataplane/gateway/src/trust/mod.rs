@@ -6,7 +6,7 @@
 mod files;
 mod refusals;
 
-pub(crate) use files::{FolderStamp, read};
+pub(crate) use files::{FolderStamp, read, text_of_owner};
 pub(crate) use refusals::Refusals;
 
 use novacron_control_api::{IdentityKind, PeerDirection, PeerIdentity, Peers};
@@ -24,7 +24,7 @@ pub(crate) struct Believed {
 /// Whom this gateway believes. Shared by every thread; what it says may change.
 pub(crate) struct Trust {
     believed: RwLock<Arc<Believed>>,
-    pub(crate) refusals: Refusals,
+    pub(crate) refusals: Arc<Refusals>,
 }
 
 /// Whether an authority of this name may issue a gateway's certificate of that one: its own site's, and a gateway's.
@@ -69,12 +69,14 @@ impl From<TlsFailure> for Refused {
 pub(crate) const NOT_ALLOWED: &str = "not_allowed";
 /// The tenant's sessions are not the peer's to share.
 pub(crate) const WRONG_TENANT: &str = "wrong_tenant";
+/// Does not know the session's token, or says what was said on another stream.
+pub(crate) const WRONG_TOKEN: &str = "wrong_token";
 /// Another gateway than the one that the caller named.
 pub(crate) const WRONG_PEER: &str = "wrong_peer";
 
 impl Trust {
-    pub(crate) fn new(believed: Believed) -> Arc<Trust> {
-        Arc::new(Trust { believed: RwLock::new(Arc::new(believed)), refusals: Refusals::default() })
+    pub(crate) fn new(believed: Believed, refusals: Arc<Refusals>) -> Arc<Trust> {
+        Arc::new(Trust { believed: RwLock::new(Arc::new(believed)), refusals })
     }
 
     /// What is believed now.

@@ -1,13 +1,12 @@
 //! What a caller asks a session to be.
 
-use super::Ends;
+use super::{Token, Witness};
 use crate::limits::{
     CONNECTIONS_DEFAULT, EXPECT_TIMEOUT, FIRST_BYTE_TIMEOUT, LANES_DEFAULT, MEMORY_BYTES_DEFAULT,
     OPEN_TIMEOUT, OUTAGE_RUNNING, RECEIVE_WINDOW_BYTES, ZSTD_LEVEL_DEFAULT,
 };
 use crate::page::policy::Mode;
 use crate::stream::{MemoryBudget, ReceiveMemory};
-use crate::wire::{Accept, Open};
 use std::time::Duration;
 
 /// Which side of the migration a gateway stands on.
@@ -17,40 +16,6 @@ pub enum Role {
     Source,
     /// This gateway connects to the destination's hypervisor.
     Destination,
-}
-
-/// What a proof says that its sender does.
-const OPEN: &str = "dwcp open";
-const ACCEPT: &str = "dwcp accept";
-
-/// A secret that both callers gave to their gateways. It never crosses the wire: only keyed digests do.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Token([u8; 32]);
-
-impl Token {
-    /// A token from its bytes.
-    pub fn new(bytes: [u8; 32]) -> Self {
-        Token(bytes)
-    }
-
-    /// Proof of knowing the token, good for one meaning, session, epoch, pair of processes, and for these terms (DWCP-12).
-    fn proof(&self, meaning: &str, session: u64, epoch: u32, ends: &Ends, terms: &[u8]) -> blake3::Hash {
-        let mut hasher = blake3::Hasher::new_keyed(&self.0);
-        hasher.update(meaning.as_bytes());
-        hasher.update(&session.to_le_bytes());
-        hasher.update(&epoch.to_le_bytes());
-        hasher.update(&ends.dialler.instance);
-        hasher.update(&ends.acceptor.instance);
-        hasher.update(terms);
-        hasher.finalize()
-    }
-}
-
-/// Secrets stay out of logs.
-impl std::fmt::Debug for Token {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Token(..)")
-    }
 }
 
 /// What a caller asks a session to be.
@@ -97,28 +62,9 @@ pub struct SessionConfig {
 }
 
 impl SessionConfig {
-    /// An opening on a stream between these ends, with its proof.
-    pub(crate) fn prove_open(&self, mut open: Open, ends: &Ends) -> Open {
-        open.proof = *self.token.proof(OPEN, self.session, self.epoch, ends, &open.terms()).as_bytes();
-        open
-    }
-
-    /// The answer to one, with its proof.
-    pub(crate) fn prove_accept(&self, mut accept: Accept, ends: &Ends) -> Accept {
-        accept.proof = *self.token.proof(ACCEPT, self.session, self.epoch, ends, &accept.terms()).as_bytes();
-        accept
-    }
-
-    /// Whether who sent this opening, on a stream between these ends, knows the session's token and meant these terms
-    /// (DWCP-12).
-    pub fn is_opened_by(&self, open: &Open, ends: &Ends) -> bool {
-        // `blake3::Hash` compares in constant time.
-        self.token.proof(OPEN, self.session, self.epoch, ends, &open.terms()) == open.proof
-    }
-
-    /// The same of an answer.
-    pub(crate) fn is_accepted_by(&self, accept: &Accept, ends: &Ends) -> bool {
-        self.token.proof(ACCEPT, self.session, self.epoch, ends, &accept.terms()) == accept.proof
+    /// Makes the session's proofs, and compares those of others.
+    pub fn witness(&self) -> Witness {
+        Witness::new(self.session, self.epoch, self.token.clone())
     }
 
     /// A session with every bound at its default.

@@ -16,6 +16,7 @@
 //! [`crate::source`] and [`crate::destination`] hold what differs between the two sides: who opens, and who
 //! connects to a hypervisor when. Everything else is the same in both directions, and is here.
 
+mod belief;
 mod config;
 mod deadlines;
 #[cfg(test)]
@@ -26,9 +27,11 @@ mod state;
 mod streams;
 #[cfg(test)]
 mod tests;
+mod witness;
 
-pub use config::{Role, SessionConfig, Token};
+pub use config::{Role, SessionConfig};
 pub use state::State;
+pub use witness::{Token, Witness};
 
 use crate::event::Event;
 use crate::hypervisor::{StreamKind, StreamPhase};
@@ -37,9 +40,10 @@ use crate::page::LaneTerms;
 use crate::stream::{BatchBuffer, Done, Inbound, Job, Outbound, Receipt, Reservation, StreamId};
 use crate::time::{Clock, Instant};
 use crate::wire::{
-    Accept, ConnectionOpen, FRAME_HEADER_BYTES, FrameHeader, Identity, Kind, Lane, Open, Progress, Reason,
-    ReasonCode,
+    Accept, ConnectionOpen, FRAME_HEADER_BYTES, FrameHeader, Identity, Kind, Lane, Nonce, Open, Progress,
+    Reason, ReasonCode,
 };
+use belief::forgotten;
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 use streams::Streams;
@@ -52,6 +56,15 @@ pub struct Ends {
     pub dialler: Identity,
     /// Who accepted.
     pub acceptor: Identity,
+    /// What the dialler and the acceptor drew for this stream alone (DWCP-61).
+    pub nonces: [Nonce; 2],
+}
+
+impl Ends {
+    /// Whether another stream runs between the same two processes.
+    pub fn same_processes(&self, other: &Ends) -> bool {
+        (self.dialler, self.acceptor) == (other.dialler, other.acceptor)
+    }
 }
 
 /// One side of a session.
@@ -65,8 +78,8 @@ pub struct Session {
     /// The processes between which the session was opened.
     pub(crate) peers: Option<Ends>,
     streams_ever: u32,
-    /// The session's last words.
-    control: VecDeque<Bytes>,
+    /// The session's last words, which are proven for the stream that takes them.
+    last_words: VecDeque<(Kind, Reason)>,
     /// A progress frame that has nothing to say waits for a stream.
     greeting_due: bool,
     pub(crate) events: VecDeque<Event>,
@@ -124,7 +137,7 @@ impl Session {
             streams: Streams::default(),
             peers: None,
             streams_ever: 0,
-            control: VecDeque::new(),
+            last_words: VecDeque::new(),
             greeting_due: false,
             events: VecDeque::new(),
             opened_at: None,
@@ -149,7 +162,7 @@ impl Session {
         if self.state.is_over() || self.streams.len() >= STREAMS_MAX {
             return;
         }
-        let restarted = self.peers.is_some_and(|peers| peers != ends);
+        let restarted = self.peers.is_some_and(|peers| !peers.same_processes(&ends));
         if restarted && self.nothing_missing() {
             return self.finish();
         }
@@ -165,23 +178,6 @@ impl Session {
         match self.config.role {
             Role::Source => self.say_open(stream, now),
             Role::Destination => self.ask(),
-        }
-    }
-
-    /// Who opens or answers is the process that the session was opened with, if it was (DWCP-15).
-    pub(crate) fn check_peers(&self, ends: &Ends) -> Result<(), Reason> {
-        if self.peers.is_none_or(|peers| peers == *ends) { Ok(()) } else { Err(forgotten()) }
-    }
-
-    /// The peer has proven on a stream that it knows the session: the stream carries it from now on (DWCP-19).
-    pub(crate) fn proven(&mut self, stream: StreamId, now: Instant) {
-        self.streams.prove(stream);
-        if matches!(self.state, State::Interrupted { .. }) {
-            self.state = State::Running;
-            (self.running_since, self.heard_at) = (now, now);
-            self.repeat_progress();
-            self.events.push_back(Event::Resumed);
-            self.events.push_back(Event::Writable);
         }
     }
 
@@ -224,7 +220,13 @@ impl Session {
         self.received_bytes += frame.len() as u64;
         self.heard_at = now;
         if let Err(reason) = self.take(stream, header, frame, now) {
-            self.fail(reason);
+            // A session that runs is nobody's to end who has not shown that it was told of it (DWCP-63).
+            if self.peers.is_some() && !self.streams.is_proven(stream) {
+                self.distrust(stream, reason, now);
+            } else {
+                self.events.push_back(Event::Violated { code: reason.code });
+                self.fail(reason);
+            }
         }
         self.settle(now);
     }
@@ -251,6 +253,7 @@ impl Session {
             Kind::Accept => self.take_accept(&Accept::read(payload)?, stream, now),
             Kind::Refuse => {
                 let reason = Reason::read(payload)?;
+                self.check_last_word(stream, &header, payload)?;
                 // What is missing here is only the last acknowledgement, and perhaps that the hypervisor here has
                 // not taken everything.
                 if reason.code == ReasonCode::Finished
@@ -261,14 +264,16 @@ impl Session {
                     self.peer_finished = true;
                     return Ok(());
                 }
-                Err(Reason::new(
-                    reason.code,
-                    format!("the peer gateway refused the session: {}", reason.text),
-                ))
+                let text = format!("the peer gateway refused the session: {}", reason.text);
+                self.fail(Reason::new(reason.code, text));
+                Ok(())
             }
             Kind::Fail => {
                 let reason = Reason::read(payload)?;
-                Err(Reason::new(reason.code, format!("the peer gateway ended the session: {}", reason.text)))
+                self.check_last_word(stream, &header, payload)?;
+                let text = format!("the peer gateway ended the session: {}", reason.text);
+                self.fail(Reason::new(reason.code, text));
+                Ok(())
             }
             Kind::Progress => {
                 let entries = Progress::read(payload)?.entries;
@@ -292,16 +297,6 @@ impl Session {
         }
     }
 
-    /// Only what opens or ends a session, and that nothing is known, may come on a stream whose peer has not proven
-    /// that it knows the session (DWCP-14, DWCP-19).
-    fn check_proven(&self, stream: StreamId) -> Result<(), Reason> {
-        if self.streams.is_proven(stream) {
-            return Ok(());
-        }
-        let text = "frames of the session came on a stream before the session was opened on it";
-        Err(Reason::new(ReasonCode::Protocol, text))
-    }
-
     /// The far side's system has these frames, which `stream` carried: lanes and sequences, as their headers have them. Where a
     /// gateway cannot know, it does not say, and what is stuck on a stream waits for it.
     pub fn arrived(&mut self, stream: StreamId, frames: &[(Lane, u64)], now: Instant) {
@@ -323,7 +318,7 @@ impl Session {
             .or_else(|| self.carries(stream).then(|| self.outbound.next_small_frame(stream, now)).flatten())
     }
 
-    /// What is left to say after a failure was in `control`; but a finished side still acknowledges.
+    /// What is left to say after a failure was in `last_words`; but a finished side still acknowledges.
     fn carries(&self, stream: StreamId) -> bool {
         self.streams.is_proven(stream) && !matches!(self.state, State::Failed(_))
     }
@@ -331,8 +326,8 @@ impl Session {
     /// The session's own words: openings and ends first, then how far it is.
     fn next_word(&mut self, stream: StreamId) -> Option<Bytes> {
         let ends = self.streams.ends(stream)?;
-        if let Some(frame) = self.control.pop_front() {
-            return Some(frame);
+        if let Some((kind, reason)) = self.last_words.pop_front() {
+            return Some(self.config.witness().last_word(kind, &reason, &ends));
         }
         match (self.streams.take_due(stream), self.config.role) {
             (Some(Word::Opening), Role::Source) => return Some(self.open_frame(&ends)),
@@ -350,7 +345,7 @@ impl Session {
 
     /// Whether a frame waits for a stream.
     pub fn has_frames(&self) -> bool {
-        if !self.control.is_empty() || self.streams.any_due() {
+        if !self.last_words.is_empty() || self.streams.any_due() {
             return true;
         }
         let carries = self.streams.any_proven() && !matches!(self.state, State::Failed(_));
@@ -438,6 +433,7 @@ impl Session {
             return;
         }
         if let Err(reason) = self.inbound.job_done(done).and_then(|receipt| self.take_receipt(receipt, now)) {
+            self.events.push_back(Event::Violated { code: reason.code });
             self.fail(reason);
         }
         self.settle(now);
@@ -463,10 +459,9 @@ impl Session {
         }
         self.held = self.must_hold();
         self.forget();
-        let frame = reason.to_frame(Kind::Fail, self.config.session, self.config.epoch);
         self.streams.nothing_due();
-        self.control.clear();
-        self.control.push_back(frame);
+        self.last_words.clear();
+        self.last_words.push_back((Kind::Fail, reason.clone()));
         self.state = State::Failed(reason.clone());
         self.events.push_back(Event::Failed(reason));
     }
@@ -480,7 +475,7 @@ impl Session {
         self.events.push_back(Event::Finished);
         if self.config.role == Role::Source && !self.peer_finished {
             let reason = Reason::new(ReasonCode::Finished, "the session has ended, and well");
-            self.control.push_back(reason.to_frame(Kind::Refuse, self.config.session, self.config.epoch));
+            self.last_words.push_back((Kind::Refuse, reason));
         }
     }
 
@@ -612,8 +607,4 @@ impl Session {
     pub fn label(&self, connection: u16) -> &str {
         self.labels.get(&connection).map_or(MIGRATION, String::as_str)
     }
-}
-
-fn forgotten() -> Reason {
-    Reason::new(ReasonCode::SessionUnknown, "the peer gateway restarted and has forgotten the session")
 }

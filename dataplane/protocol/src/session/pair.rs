@@ -12,7 +12,13 @@ pub(super) fn ends(acceptor: u8) -> Ends {
     Ends {
         dialler: Identity { gateway: [1; 16], instance: [1; 16] },
         acceptor: Identity { gateway: [2; 16], instance: [acceptor; 16] },
+        nonces: [[3; 16], [4; 16]],
     }
+}
+
+/// What says, on a stream between these ends and as who knows the session does, how it has ended.
+pub(super) fn last_word(kind: Kind, reason: &Reason, ends: &Ends) -> Bytes {
+    config(Role::Source).witness().last_word(kind, reason, ends)
 }
 
 pub(super) fn at(ms: u64) -> Instant {

@@ -25,6 +25,9 @@ pub fn gateway_named(name: &str) -> [u8; 16] {
     gateway
 }
 
+/// Random bytes that one end says once, for one stream (DWCP-61).
+pub type Nonce = [u8; 16];
+
 /// The dialling gateway's first frame. Its layout never changes, so that any two versions can refuse each
 /// other politely (DWCP-4).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,13 +44,15 @@ pub struct Hello {
     pub payload_max: u32,
     /// Bits for what versions cannot express; unknown ones are ignored.
     pub features: u64,
+    /// The dialler's for this stream.
+    pub nonce: Nonce,
     /// Proof of identity for transports that carry none; empty in version 1.
     pub auth: Vec<u8>,
 }
 
 impl Hello {
-    /// The first frame of this build.
-    pub fn new(identity: Identity, group: u16) -> Self {
+    /// The first frame of this build, with random bytes that were never said before.
+    pub fn new(identity: Identity, group: u16, nonce: Nonce) -> Self {
         Hello {
             version_low: Version::OLDEST as u16,
             version_high: Version::NEWEST as u16,
@@ -55,6 +60,7 @@ impl Hello {
             group,
             payload_max: FRAME_PAYLOAD_MAX as u32,
             features: 0,
+            nonce,
             auth: Vec::new(),
         }
     }
@@ -70,6 +76,7 @@ impl Hello {
         out.extend_from_slice(&self.group.to_le_bytes());
         out.extend_from_slice(&self.payload_max.to_le_bytes());
         out.extend_from_slice(&self.features.to_le_bytes());
+        out.extend_from_slice(&self.nonce);
         let auth = &self.auth[..self.auth.len().min(HELLO_AUTH_MAX)];
         out.extend_from_slice(&(auth.len() as u16).to_le_bytes());
         out.extend_from_slice(auth);
@@ -88,6 +95,7 @@ impl Hello {
         let group = cursor.u16()?;
         let payload_max = cursor.u32()?;
         let features = cursor.u64()?;
+        let nonce = cursor.array()?;
         let auth_length = usize::from(cursor.u16()?);
         if auth_length > HELLO_AUTH_MAX {
             return Err(WireError::Length(auth_length as u64));
@@ -96,7 +104,7 @@ impl Hello {
         if version_low > version_high {
             return Err(WireError::Value("version"));
         }
-        Ok(Hello { version_low, version_high, identity, group, payload_max, features, auth })
+        Ok(Hello { version_low, version_high, identity, group, payload_max, features, nonce, auth })
     }
 }
 
@@ -111,6 +119,8 @@ pub struct HelloAccept {
     pub payload_max: u32,
     /// Bits for what versions cannot express.
     pub features: u64,
+    /// The acceptor's for this stream.
+    pub nonce: Nonce,
 }
 
 impl HelloAccept {
@@ -123,6 +133,7 @@ impl HelloAccept {
         put_identity(&mut out, &self.identity);
         out.extend_from_slice(&self.payload_max.to_le_bytes());
         out.extend_from_slice(&self.features.to_le_bytes());
+        out.extend_from_slice(&self.nonce);
         finish_frame(out, FrameHeader::unordered(Kind::HelloAccept, 0, 0))
     }
 
@@ -135,7 +146,8 @@ impl HelloAccept {
         let version = cursor.u16()?;
         let version = Version::choose(version, version).ok_or(WireError::Value("version"))?;
         let identity = take_identity(&mut cursor)?;
-        Ok(HelloAccept { version, identity, payload_max: cursor.u32()?, features: cursor.u64()? })
+        let (payload_max, features) = (cursor.u32()?, cursor.u64()?);
+        Ok(HelloAccept { version, identity, payload_max, features, nonce: cursor.array()? })
     }
 }
 
@@ -224,8 +236,12 @@ impl HelloRefuse {
     }
 }
 
-/// The accepting gateway's answer to a stream's first frame (DWCP-4 to DWCP-6).
-pub fn answer_hello(frame: &[u8], local: Identity) -> Result<(Hello, HelloAccept), HelloRefuse> {
+/// The accepting gateway's answer to a stream's first frame (DWCP-4 to DWCP-6), with random bytes that were never said before.
+pub fn answer_hello(
+    frame: &[u8],
+    local: Identity,
+    nonce: Nonce,
+) -> Result<(Hello, HelloAccept), HelloRefuse> {
     let not_dwcp = |error: WireError| HelloRefuse::new(RefuseCode::NotDwcp, error.to_string());
     let header = FrameHeader::read(frame).map_err(not_dwcp)?;
     if header.kind != Kind::Hello {
@@ -242,7 +258,8 @@ pub fn answer_hello(frame: &[u8], local: Identity) -> Result<(Hello, HelloAccept
         );
         return Err(HelloRefuse::new(RefuseCode::Version, text));
     };
-    let accept = HelloAccept { version, identity: local, payload_max: FRAME_PAYLOAD_MAX as u32, features: 0 };
+    let payload_max = FRAME_PAYLOAD_MAX as u32;
+    let accept = HelloAccept { version, identity: local, payload_max, features: 0, nonce };
     Ok((hello, accept))
 }
 
@@ -263,15 +280,32 @@ mod tests {
 
     const DIALLER: Identity = Identity { gateway: [1; 16], instance: [2; 16] };
     const ACCEPTOR: Identity = Identity { gateway: [3; 16], instance: [4; 16] };
+    const NONCE: Nonce = [5; 16];
+    const ANSWER: Nonce = [6; 16];
 
     /// DWCP-5: the highest version that both speak is chosen.
     #[test]
     fn both_speak_version_1() {
-        let hello = Hello::new(DIALLER, 7);
-        let (read, accept) = answer_hello(&hello.to_frame(), ACCEPTOR).unwrap();
+        let hello = Hello::new(DIALLER, 7, NONCE);
+        let (read, accept) = answer_hello(&hello.to_frame(), ACCEPTOR, ANSWER).unwrap();
         assert_eq!(read, hello);
         let frame = accept.to_frame();
         assert_eq!(HelloAccept::read(&frame[FRAME_HEADER_BYTES..]), Ok(accept));
+    }
+
+    /// DWCP-61: both ends say random bytes for the stream; a handshake without them is refused in words.
+    #[test]
+    fn both_ends_say_a_nonce() {
+        let hello = Hello::new(DIALLER, 7, NONCE).to_frame();
+        let (read, accept) = answer_hello(&hello, ACCEPTOR, ANSWER).unwrap();
+        assert_eq!((read.nonce, accept.nonce), (NONCE, ANSWER));
+        // As a build from before would say it.
+        let mut old = hello[..FRAME_HEADER_BYTES + 54].to_vec();
+        old.extend_from_slice(&[0; 2]);
+        FrameHeader::unordered(Kind::Hello, 0, 0).write(56, &mut old);
+        let refuse = answer_hello(&old, ACCEPTOR, ANSWER).unwrap_err();
+        assert_eq!(refuse.code, RefuseCode::NotDwcp);
+        assert!(!refuse.text.is_empty());
     }
 
     /// DWCP-60: the number follows from the name alone, and differs between names.
@@ -287,8 +321,8 @@ mod tests {
     #[test]
     fn wrong_version() {
         for (version_low, version_high) in [(0, 0), (2, 9)] {
-            let hello = Hello { version_low, version_high, ..Hello::new(DIALLER, 0) };
-            let refuse = answer_hello(&hello.to_frame(), ACCEPTOR).unwrap_err();
+            let hello = Hello { version_low, version_high, ..Hello::new(DIALLER, 0, NONCE) };
+            let refuse = answer_hello(&hello.to_frame(), ACCEPTOR, ANSWER).unwrap_err();
             assert_eq!(refuse.code, RefuseCode::Version);
             assert!(refuse.text.contains(&format!("{version_low} to {version_high}")), "{}", refuse.text);
             assert_eq!(HelloRefuse::read(&refuse.to_frame()[FRAME_HEADER_BYTES..]), Ok(refuse));
@@ -297,18 +331,18 @@ mod tests {
 
     #[test]
     fn a_later_version_may_append_fields() {
-        let mut frame = Hello { version_high: 9, ..Hello::new(DIALLER, 0) }.to_frame().to_vec();
+        let mut frame = Hello { version_high: 9, ..Hello::new(DIALLER, 0, NONCE) }.to_frame().to_vec();
         frame.extend_from_slice(b"from the future");
         let length = frame.len() - FRAME_HEADER_BYTES;
         FrameHeader::unordered(Kind::Hello, 0, 0).write(length, &mut frame);
-        assert_eq!(answer_hello(&frame, ACCEPTOR).unwrap().1.version, Version::V1);
+        assert_eq!(answer_hello(&frame, ACCEPTOR, ANSWER).unwrap().1.version, Version::V1);
     }
 
     proptest! {
         #[test]
         fn total(payload in prop::collection::vec(any::<u8>(), 0..128)) {
             let _ = (Hello::read(&payload), HelloAccept::read(&payload), HelloRefuse::read(&payload));
-            let _ = answer_hello(&payload, ACCEPTOR);
+            let _ = answer_hello(&payload, ACCEPTOR, ANSWER);
         }
     }
 }

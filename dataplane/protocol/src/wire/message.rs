@@ -203,6 +203,9 @@ reason_codes! {
     Decode = 13, "decode_error";
 }
 
+/// In the place of a proof.
+const UNPROVEN: [u8; 32] = [0; 32];
+
 /// Why a session was refused or failed. Carried by [`Kind::Refuse`] and [`Kind::Fail`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reason {
@@ -218,20 +221,39 @@ impl Reason {
         Reason { code, text: text.into() }
     }
 
-    /// As a whole frame of kind [`Kind::Refuse`] or [`Kind::Fail`].
-    pub fn to_frame(&self, kind: Kind, session: u64, epoch: u32) -> Bytes {
-        let mut out = Vec::with_capacity(64 + self.text.len());
-        start_frame(&mut out);
+    /// What a proof of it vouches for: the payload before the proof.
+    pub(crate) fn terms(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(4 + self.text.len());
         out.extend_from_slice(&self.code.to_wire().to_le_bytes());
         put_text(&mut out, &self.text, REASON_TEXT_MAX);
+        out
+    }
+
+    /// As a whole frame of kind [`Kind::Refuse`] or [`Kind::Fail`], from somebody who cannot prove that it knows the session.
+    pub fn to_frame(&self, kind: Kind, session: u64, epoch: u32) -> Bytes {
+        self.to_frame_with(kind, session, epoch, &UNPROVEN)
+    }
+
+    pub(crate) fn to_frame_with(&self, kind: Kind, session: u64, epoch: u32, proof: &[u8; 32]) -> Bytes {
+        let mut out = Vec::with_capacity(128 + self.text.len());
+        start_frame(&mut out);
+        out.extend_from_slice(&self.terms());
+        out.extend_from_slice(proof);
         finish_frame(out, FrameHeader::unordered(kind, session, epoch))
     }
 
-    /// Reads the payload.
+    /// The payload's parts: what its proof vouches for, and the proof (DWCP-64). Not from a text that was read: its bytes may have
+    /// been replaced.
+    pub(crate) fn split(payload: &[u8]) -> Option<(&[u8], &[u8; 32])> {
+        payload.split_last_chunk()
+    }
+
+    /// Reads the payload. Whether it is to be believed is asked elsewhere.
     pub fn read(payload: &[u8]) -> Result<Reason, WireError> {
         let mut cursor = Cursor::new(payload);
         let code = ReasonCode::from_wire(cursor.u16()?);
         let text = cursor.text(REASON_TEXT_MAX)?;
+        let _proof: [u8; 32] = cursor.array()?;
         cursor.end()?;
         Ok(Reason { code, text })
     }

@@ -15,7 +15,7 @@ mod message;
 
 pub use cursor::{Cursor, WireError};
 pub use header::{FRAME_HEADER_BYTES, FrameHeader, Kind, Lane};
-pub use hello::{Hello, HelloAccept, HelloRefuse, Identity, RefuseCode, answer_hello, gateway_named};
+pub use hello::{Hello, HelloAccept, HelloRefuse, Identity, Nonce, RefuseCode, answer_hello, gateway_named};
 pub use message::{
     Accept, BATCH_FIELDS_BYTES, BatchFields, ConnectionOpen, IndexFields, Open, PartFields, Progress,
     ProgressEntry, Reason, ReasonCode,

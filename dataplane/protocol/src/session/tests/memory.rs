@@ -109,7 +109,7 @@ fn an_answer_that_wants_more_is_refused() {
     pair.stream(1);
     pair.source.next_frame(StreamId(1), at(0)).unwrap();
     let accept = Accept { receive_window: 1 << 20, memory_bytes: (1 << 20) + 1, proof: [0; 32] };
-    let accept = pair.destination.config.prove_accept(accept, &ends(2)).to_frame(SESSION, 0);
+    let accept = pair.destination.config.witness().prove_accept(accept, &ends(2)).to_frame(SESSION, 0);
     deliver(&mut pair.source, 1, accept, pair.now);
     let State::Failed(reason) = pair.source.state() else { panic!("remembers more than it has") };
     assert_eq!(reason.code, ReasonCode::Protocol);

@@ -35,9 +35,13 @@ fn an_unproven_stream_carries_nothing() {
     assert_eq!((pair.source.state(), pair.destination.state()), (&State::Running, &State::Running));
 
     pair.stream(3);
+    events(&mut pair.destination);
     deliver(&mut pair.destination, 3, guest, pair.now);
-    let State::Failed(reason) = pair.destination.state() else { panic!("takes frames from anyone") };
-    assert_eq!(reason.code, ReasonCode::Protocol);
+    // It costs whoever sent it its stream, and nobody the session (DWCP-63).
+    let told = events(&mut pair.destination);
+    let [Event::Distrusted { stream, reason }] = &told[..] else { panic!("{told:?}") };
+    assert_eq!((*stream, reason.code), (StreamId(3), ReasonCode::Protocol));
+    assert_eq!((pair.destination.state(), pair.destination.streams().0), (&State::Running, 2));
 }
 
 /// A stream on which nobody answers does not end an interruption.
@@ -83,7 +87,7 @@ fn a_destination_asks_on_an_unproven_stream_whether_the_session_has_ended() {
     assert_eq!(Progress::read(&question[FRAME_HEADER_BYTES..]), Ok(Progress::default()));
     assert_eq!(pair.destination.next_frame(StreamId(2), Instant::START), None);
     let finished = Reason::new(ReasonCode::Finished, "this session has finished");
-    deliver(&mut pair.destination, 2, finished.to_frame(Kind::Refuse, SESSION, 0), pair.now);
+    deliver(&mut pair.destination, 2, last_word(Kind::Refuse, &finished, &ends(2)), pair.now);
     assert_eq!(pair.destination.state(), &State::Finished);
 
     // A source that still runs takes the question for what it is.

@@ -1,15 +1,14 @@
 //! Gateways against whoever reaches their ports: garbage, other protocols, other versions, silence. Nobody there is a
 //! hypervisor or needs one; what must hold is that sessions of others go on, and that each end is told why.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use novacron_protocol::wire::{
-    FRAME_HEADER_BYTES, FrameHeader, Hello, HelloAccept, HelloRefuse, Identity, Kind, Open, Reason,
-    ReasonCode, RefuseCode, Version,
+    FRAME_HEADER_BYTES, Hello, HelloAccept, HelloRefuse, Kind, Open, Reason, ReasonCode, RefuseCode, Version,
 };
 use novacron_testbed::limits::EXIT_WAIT;
 use novacron_testbed::opaque::must_carry;
@@ -18,77 +17,14 @@ use novacron_testbed::session::{Session, record, unix, wait_ended};
 use novacron_testbed::{Gateway, GatewayOptions, Opaque, Scratch, port};
 use serde_json::json;
 
-/// How long a gateway may take to close a connection that makes no sense.
-const CLOSE_WAIT: Duration = Duration::from_secs(10);
+use crate::wire::{
+    NONCE, STRANGER, dial, gateways, header, introduced, must_count, noise, read_frame, until_closed,
+};
+
 /// After this long a gateway's records show what has happened.
 const SETTLE: Duration = Duration::from_millis(300);
 /// The most handshakes that a gateway waits for at once.
 const HANDSHAKES_MAX: usize = 64;
-
-const STRANGER: Identity = Identity { gateway: [0xaa; 16], instance: [0xbb; 16] };
-
-fn gateways(scratch: &Scratch) -> Result<(Gateway, Gateway)> {
-    let start = |name: &str| Gateway::start(scratch, name, &GatewayOptions::plaintext());
-    Ok((start("gateway-a")?, start("gateway-b")?))
-}
-
-fn dial(gateway: &Gateway) -> Result<TcpStream> {
-    let address = gateway.peer()?.strip_prefix("tcp:").context("no TCP address")?;
-    let socket = TcpStream::connect(address).context("connecting to the gateway")?;
-    socket.set_read_timeout(Some(CLOSE_WAIT))?;
-    socket.set_write_timeout(Some(CLOSE_WAIT))?;
-    Ok(socket)
-}
-
-/// Reads until the gateway closes; that it does not is an error.
-fn until_closed(mut socket: &TcpStream) -> Result<Vec<u8>> {
-    let mut heard = Vec::new();
-    match socket.read_to_end(&mut heard) {
-        Ok(_) => Ok(heard),
-        // It closed with bytes of ours unread.
-        Err(error) if error.kind() == ErrorKind::ConnectionReset => Ok(heard),
-        Err(error) => Err(error).context("the gateway did not close the connection"),
-    }
-}
-
-fn read_frame(mut socket: &TcpStream) -> Result<(FrameHeader, Vec<u8>)> {
-    let mut frame = vec![0; FRAME_HEADER_BYTES];
-    socket.read_exact(&mut frame).context("reading a frame's header")?;
-    let length = u32::from_le_bytes([frame[0], frame[1], frame[2], frame[3]]) as usize;
-    frame.resize(FRAME_HEADER_BYTES + length, 0);
-    socket.read_exact(&mut frame[FRAME_HEADER_BYTES..]).context("reading a frame's payload")?;
-    Ok((FrameHeader::read(&frame)?, frame[FRAME_HEADER_BYTES..].to_vec()))
-}
-
-/// A stream whose handshake is complete.
-fn introduced(gateway: &Gateway) -> Result<TcpStream> {
-    let mut socket = dial(gateway)?;
-    socket.write_all(&Hello::new(STRANGER, 0).to_frame())?;
-    let (header, payload) = read_frame(&socket)?;
-    ensure!(header.kind == Kind::HelloAccept, "not accepted: {header:?}");
-    HelloAccept::read(&payload)?;
-    Ok(socket)
-}
-
-/// A header as a stranger may write it: any length, and a check value that fits.
-fn header(kind: Kind, length: usize) -> [u8; FRAME_HEADER_BYTES] {
-    let mut bytes = [0; FRAME_HEADER_BYTES];
-    FrameHeader::unordered(kind, 0x0123_4567_89ab_cdef, 0).write(length, &mut bytes);
-    bytes
-}
-
-/// Bytes of no pattern.
-fn noise(count: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    (0..count)
-        .map(|_| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            (state >> 32) as u8
-        })
-        .collect()
-}
 
 /// The refusal of a caller, as the caller sees it.
 fn refusal(result: Result<serde_json::Value>) -> Result<Refused> {
@@ -146,6 +82,9 @@ fn garbage_for_a_stream_is_closed_and_sessions_go_on() -> Result<()> {
             ensure!(arrived == [number; 1000]);
         }
         drop((source, destination));
+        must_count(&b, "not_dwcp", 8)?;
+        must_count(&b, "oversize", 1)?;
+        must_count(&b, "damaged", 1)?;
         must_carry(scratch, [&a, &b])?;
         b.process().must_run()
     })
@@ -194,7 +133,7 @@ fn other_versions_are_refused_in_words_and_common_ones_are_spoken() -> Result<()
         let (_, b) = gateways(scratch)?;
         for (low, high) in [(2, 9), (0, 0), (9, 9)] {
             let mut socket = dial(&b)?;
-            let hello = Hello { version_low: low, version_high: high, ..Hello::new(STRANGER, 0) };
+            let hello = Hello { version_low: low, version_high: high, ..Hello::new(STRANGER, 0, NONCE) };
             socket.write_all(&hello.to_frame())?;
             let (header, payload) = read_frame(&socket)?;
             ensure!(header.kind == Kind::HelloRefuse, "{header:?}");
@@ -205,9 +144,10 @@ fn other_versions_are_refused_in_words_and_common_ones_are_spoken() -> Result<()
             assert!(refuse.text.contains("upgrade"), "{}", refuse.text);
             ensure!(until_closed(&socket)?.is_empty());
         }
+        must_count(&b, "version", 3)?;
         // One that also speaks ours, and more than ours.
         let mut socket = dial(&b)?;
-        socket.write_all(&Hello { version_high: 9, ..Hello::new(STRANGER, 0) }.to_frame())?;
+        socket.write_all(&Hello { version_high: 9, ..Hello::new(STRANGER, 0, NONCE) }.to_frame())?;
         let (_, payload) = read_frame(&socket)?;
         assert_eq!(HelloAccept::read(&payload)?.version, Version::V1);
         Ok(())
@@ -285,8 +225,13 @@ fn whatever_answers_in_a_peers_place_fails_the_opening_with_its_reason() -> Resu
         let deaf = impostor(|mut socket| {
             let mut hello = [0; 256];
             let _ = socket.read(&mut hello);
-            let accept =
-                HelloAccept { version: Version::V1, identity: STRANGER, payload_max: 1 << 18, features: 0 };
+            let accept = HelloAccept {
+                version: Version::V1,
+                identity: STRANGER,
+                payload_max: 1 << 18,
+                features: 0,
+                nonce: NONCE,
+            };
             let _ = socket.write_all(&accept.to_frame());
             std::mem::forget(socket);
         })?;
@@ -306,7 +251,7 @@ fn half_open_handshakes_do_not_keep_a_session_waiting() -> Result<()> {
             let mut socket = dial(&b)?;
             if number % 2 == 0 {
                 // Half of a handshake is none.
-                socket.write_all(&Hello::new(STRANGER, 0).to_frame()[..20])?;
+                socket.write_all(&Hello::new(STRANGER, 0, NONCE).to_frame()[..20])?;
             }
             idle.push(socket);
         }
@@ -354,6 +299,7 @@ fn a_stranger_can_neither_take_an_announced_session_nor_end_it() -> Result<()> {
         assert_eq!(Reason::read(&payload)?.code, ReasonCode::NotAuthorised);
         thread::sleep(SETTLE);
         assert_eq!(record(&b, &session.id)?["state"], "waiting", "a stranger has spoilt the session");
+        must_count(&b, "wrong_token", 1)?;
 
         // Nor is a session that runs anyone's but its peer's.
         a.rpc()?.call("session.open", session.at_source(b.peer()?, &listen, &options))?;

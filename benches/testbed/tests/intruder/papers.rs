@@ -14,6 +14,8 @@ use novacron_testbed::session::{Session, record, unix, wait_ended, wait_record};
 use novacron_testbed::{Gateway, GatewayOptions, Opaque, Scratch, Security, wait};
 use serde_json::{Value, json};
 
+use crate::wire::{must_count, security};
+
 /// How long a gateway may take to notice what its folder says.
 const RELOAD_WAIT: Duration = Duration::from_secs(20);
 
@@ -31,17 +33,17 @@ fn start(scratch: &Scratch, name: &str, folder: &Folder<'_>) -> Result<Gateway> 
 }
 
 /// Two gateways of two sites that trust each other.
-struct Sites {
-    a: Authority,
-    b: Authority,
+pub(crate) struct Sites {
+    pub(crate) a: Authority,
+    pub(crate) b: Authority,
     paper_a: Paper,
     paper_b: Paper,
-    gateway_a: Gateway,
-    gateway_b: Gateway,
+    pub(crate) gateway_a: Gateway,
+    pub(crate) gateway_b: Gateway,
 }
 
 impl Sites {
-    fn start(scratch: &Scratch) -> Result<Self> {
+    pub(crate) fn start(scratch: &Scratch) -> Result<Self> {
         let (a, b) = (Authority::new(SITE)?, Authority::new("site-b")?);
         let (paper_a, paper_b) = (a.issue("edge")?, b.issue("edge")?);
         let peers = everything_with(&[SITE, "site-b"]);
@@ -52,20 +54,6 @@ impl Sites {
             start(scratch, "gateway-b", &Folder { paper: &paper_b, believes, revoked: "", peers: &peers })?;
         Ok(Self { a, b, paper_a, paper_b, gateway_a, gateway_b })
     }
-}
-
-fn security(gateway: &Gateway) -> Result<Value> {
-    Ok(gateway.rpc()?.call("gateway.info", json!({}))?["security"].clone())
-}
-
-/// Waits until a gateway has counted a refusal of this kind.
-fn must_count(gateway: &Gateway, what: &str, at_least: u64) -> Result<()> {
-    let mut last = Value::Null;
-    wait::until(&format!("{at_least} counted as {what}"), EXIT_WAIT, || {
-        last = security(gateway)?;
-        Ok((last["refused"][what].as_u64().unwrap_or(0) >= at_least).then_some(()))
-    })
-    .with_context(|| format!("counted: {last}"))
 }
 
 /// Opens a session at its source's gateway; it must be refused, and its reason is returned.
