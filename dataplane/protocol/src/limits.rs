@@ -290,6 +290,9 @@ pub const PROBE_SAMPLES_MAX: usize = 4096;
 /// How long an answer may take. Twice the longest round trip of a path by satellite, queues included.
 pub const PROBE_ANSWER_WAIT: Duration = Duration::from_secs(2);
 
+/// How long the answers to a train may take after its last probe: one such round trip. The next train waits for them.
+pub const TRAIN_ANSWER_WAIT: Duration = Duration::from_secs(1);
+
 /// How long a train is to take on the path, so that what disturbs a receiver for a fraction of a millisecond does not matter.
 pub const TRAIN_SPAN: Duration = Duration::from_millis(8);
 

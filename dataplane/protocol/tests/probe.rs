@@ -125,7 +125,9 @@ fn play_for(path: &mut Path, until_ns: u64) -> (Prober, u64) {
     while now_ns < until_ns {
         let now = Instant::from_nanos(now_ns);
         // A datagram each two microseconds, as a program sends them.
-        if let Some(datagram) = prober.poll(now, EPOCH) {
+        let datagram = prober.poll(now, EPOCH);
+        assert!(datagram.is_some() || prober.next() > now, "nothing to send, and asked again at once");
+        if let Some(datagram) = datagram {
             order += 1;
             let start = path.free_ns.max(now_ns);
             path.free_ns = start + ((datagram.len() + 42) as f64 * 8e9 / path.bits_per_s) as u64;

@@ -8,8 +8,8 @@ use super::key::{Keys, Secret, Side, keys, tag};
 use super::packet::{HEADER_BYTES, Header, Kind, MeasuredBy, is_authentic};
 use super::train::{Dispersion, Train, WIRE_OVERHEAD_BYTES};
 use crate::limits::{
-    PROBE_ANSWER_WAIT, PROBE_BYTES_MAX, PROBE_SAMPLES_MAX, SINGLE_INTERVAL, TRAIN_PROBES_A_SECOND,
-    TRAIN_PROBES_MAX, TRAIN_PROBES_MIN, TRAIN_RESULTS_MAX, TRAIN_SPAN,
+    PROBE_ANSWER_WAIT, PROBE_BYTES_MAX, PROBE_SAMPLES_MAX, SINGLE_INTERVAL, TRAIN_ANSWER_WAIT,
+    TRAIN_PROBES_A_SECOND, TRAIN_PROBES_MAX, TRAIN_PROBES_MIN, TRAIN_RESULTS_MAX, TRAIN_SPAN,
 };
 use crate::time::Instant;
 use std::collections::VecDeque;
@@ -120,10 +120,12 @@ impl Prober {
 
     /// When [`Prober::poll`] has something to do.
     pub fn next(&self) -> Instant {
-        if self.train.as_ref().is_some_and(|(_, left)| *left > 0) {
-            return Instant::START;
+        match &self.train {
+            Some((_, left)) if *left > 0 => Instant::START,
+            // There is one train at a time: the next waits for the answers to this one.
+            Some(_) => self.next_single.min(self.train_sent.after(TRAIN_ANSWER_WAIT)),
+            None => self.next_single.min(self.next_train),
         }
-        self.next_single.min(self.next_train)
     }
 
     /// The next datagram to send now, if any; `epoch` is the present one. Call it until there is none.
@@ -247,7 +249,7 @@ impl Prober {
 
     fn end_train(&mut self, now: Instant) {
         let ended = self.train.as_ref().is_some_and(|(train, left)| {
-            *left == 0 && (train.is_complete() || now.since(self.train_sent) > PROBE_ANSWER_WAIT / 2)
+            *left == 0 && (train.is_complete() || now.since(self.train_sent) >= TRAIN_ANSWER_WAIT)
         });
         let Some((train, _)) = self.train.take_if(|_| ended) else { return };
         if let Some(dispersion) = train.dispersion() {
