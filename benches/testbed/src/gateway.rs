@@ -59,6 +59,13 @@ impl GatewayOptions {
     pub fn plaintext() -> Self {
         Self { security: Security::Plaintext, ..Self::default() }
     }
+
+    /// The same with one stream to each peer and no more, however little it carries.
+    #[must_use]
+    pub fn with_one_stream(mut self) -> Self {
+        self.extra.extend(["--streams-max", "1"].map(String::from));
+        self
+    }
 }
 
 /// One gateway. It is killed when this is dropped.

@@ -92,7 +92,7 @@ fn a_node_starts_says_how_it_is_and_stops_without_a_trace() -> Result<()> {
         );
         let metrics = control.metrics()?;
         for line in [
-            r#"novacron_component_state{component="dataplane",state="up"} 1"#,
+            r#"novacron_component_state{component="network",state="up"} 1"#,
             r#"novacron_control_calls_total{method="node.info",outcome="done"} 1"#,
             "# EOF",
         ] {

@@ -115,7 +115,8 @@ fn damaged_headers_and_cut_frames_cost_streams_and_no_migration() -> Result<()> 
 #[test]
 fn a_lost_path_interrupts_a_migration_and_ends_it_only_when_it_stays_lost() -> Result<()> {
     Scratch::with_logs(|scratch| {
-        let mut stage = Stage::set_with(scratch, &QemuOptions::small(), &GatewayOptions::plaintext())?;
+        let one = GatewayOptions::plaintext().with_one_stream();
+        let mut stage = Stage::set_with(scratch, &QemuOptions::small(), &one)?;
         // The only stream is cut within a frame; the next one resumes.
         let mut chosen = nth_of_guest(30);
         let relay = Relay::start(stage.destination_gateway.peer()?, move |passing| {
@@ -348,8 +349,7 @@ fn matching(whole: &[u8], part: &[u8]) -> usize {
 #[test]
 fn a_last_frame_with_a_damaged_length_is_not_awaited() -> Result<()> {
     Scratch::with_logs(|scratch| {
-        let one =
-            GatewayOptions { extra: vec!["--streams-max".into(), "1".into()], ..GatewayOptions::plaintext() };
+        let one = GatewayOptions::plaintext().with_one_stream();
         let start = |name: &str| Gateway::start(scratch, name, &one);
         let (a, b) = (start("gateway-a")?, start("gateway-b")?);
         let mut damaged = false;

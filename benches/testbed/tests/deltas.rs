@@ -11,8 +11,11 @@ use serde_json::Value;
 
 /// Bytes a second at which QEMU sends pages several times before it is done.
 const SLOW: &str = "25000000";
-/// What QEMU is to stop the guest for, ms: short, for the same reason.
-const DOWNTIME: &str = "30";
+/// What QEMU is to stop the guest for, ms: short, for the same reason, and still more than what is dirtied between two of its
+/// looks (a tenth of a second) needs at that rate.
+const DOWNTIME: &str = "60";
+/// Megabytes a second that are dirtied.
+const DIRTIED_MB: u32 = 10;
 
 fn gateways(scratch: &Scratch, name: &str, extra: &[&str]) -> Result<(Gateway, Gateway)> {
     let options = GatewayOptions {
@@ -62,7 +65,8 @@ fn ratio(record: &Value) -> Result<f64> {
 /// There with deltas on `shards` shards, on without.
 fn deltas_pay(workload: Workload, shards: &str) -> Result<()> {
     Scratch::with_logs(|scratch| {
-        let options = QemuOptions::for_workload(&GuestOptions::of(workload))?;
+        let options =
+            QemuOptions::for_workload(&GuestOptions { rate_mb: DIRTIED_MB, ..GuestOptions::of(workload) })?;
         let mut first = Qemu::source(scratch, "first", &options)?;
         let mut second = Qemu::destination(scratch, "second", &options)?;
         first.guest().wait_ready()?;
