@@ -42,9 +42,10 @@ pub(crate) struct Gateway {
     workers: Vec<Worker>,
 }
 
-/// What one codec worker has been given: done in order, known when it is done.
+/// A codec worker, which remembers its lanes from job to job, and what it has been given: done in order, known when it is done.
 #[derive(Debug, Default)]
 struct Worker {
+    codecs: CodecWorker,
     free_at: Nanos,
     done: VecDeque<Done>,
 }
@@ -187,6 +188,7 @@ impl World {
     /// Codec work goes to the session's workers, which take their time, each its own.
     fn hand_out(&mut self, side: Side) {
         while let Some(job) = self.gateways[side].session.as_mut().and_then(Session::next_job) {
+            let forgets = self.plan.sabotage == Some(Sabotage::ForgetLanes);
             let takes = self.random.spread(0, self.plan.job_time.max(1));
             let gateway = &mut self.gateways[side];
             let at = job.worker();
@@ -195,7 +197,10 @@ impl World {
             }
             let worker = &mut gateway.workers[at];
             worker.free_at = worker.free_at.max(self.now).saturating_add(takes);
-            worker.done.push_back(CodecWorker::new().carry_out(job, &Instant::from_nanos(self.now)));
+            if forgets {
+                worker.codecs = CodecWorker::new();
+            }
+            worker.done.push_back(worker.codecs.carry_out(job, &Instant::from_nanos(self.now)));
             let (when, incarnation) = (worker.free_at, gateway.incarnation);
             self.at(when, Happening::JobDone { side, worker: at, incarnation });
         }

@@ -150,6 +150,8 @@ pub enum Sabotage {
     HideLoss,
     /// The source's gateway has one credit for all connections.
     ShareCredit,
+    /// Codec workers forget after each job what their lanes carried.
+    ForgetLanes,
 }
 
 /// A whole run, drawn from a seed.
@@ -242,6 +244,12 @@ impl Plan {
     /// This plan with something wrong in the harness itself.
     pub fn sabotaged(mut self, sabotage: Sabotage) -> Self {
         self.sabotage = Some(sabotage);
+        self
+    }
+
+    /// This plan with so many codec workers at the source and at the destination, and time that they take.
+    pub fn with_workers(mut self, codec_workers: [u16; 2]) -> Self {
+        (self.codec_workers, self.job_time) = (codec_workers, MILLISECOND);
         self
     }
 
@@ -442,15 +450,22 @@ fn draw_stream(random: &mut Random) -> bytes::Bytes {
     let mut plan = StreamPlan::filled(pages, random.range(0, 5), random.next_u64());
     plan.passes.clear();
     for _ in 0..random.range(1, 4) {
-        let page = |random: &mut Random| {
+        let planned = |random: &mut Random| {
             let contents = match random.range(0, 2) {
                 0 => Contents::Zero,
                 1 => Contents::Noise,
                 _ => Contents::Fill(random.next_u64() as u8),
             };
-            PlannedPage { block: 0, page: random.range(0, pages - 1), contents }
+            let page = random.range(0, pages - 1);
+            // By the page's number, not by another draw: a seed's run keeps its shape. Most guests change little of a page.
+            let contents = match (contents, page % 3) {
+                (Contents::Noise, 1) => Contents::Again { changed_bytes: 0 },
+                (Contents::Noise, 2) => Contents::Again { changed_bytes: (page % 200) as u16 },
+                (other, _) => other,
+            };
+            PlannedPage { block: 0, page, contents }
         };
-        let pass = (0..random.range(0, pages)).map(|_| page(random)).collect();
+        let pass = (0..random.range(0, pages)).map(|_| planned(random)).collect();
         plan.passes.push(pass);
     }
     plan.section_pages = random.spread(1, 1000) as usize;

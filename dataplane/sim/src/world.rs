@@ -105,6 +105,8 @@ pub struct Report {
     pub frames: BTreeMap<String, u64>,
     /// Codec jobs that workers did.
     pub jobs: u64,
+    /// Guest bytes of pages that the far side was told to take, whole or in part, from what it remembered.
+    pub recalled_bytes: u64,
     /// Bytes that were stuck on a stream and left on another as well.
     pub repeated_bytes: u64,
     /// Things that happened.
@@ -435,18 +437,12 @@ impl World {
                 }
             }
         }
-        self.report.guest_bytes = self
-            .gateways
-            .iter()
-            .filter_map(|gateway| gateway.session.as_ref())
-            .map(|session| session.outbound().bytes().guest)
-            .sum();
-        self.report.repeated_bytes = self
-            .gateways
-            .iter()
-            .filter_map(|gateway| gateway.session.as_ref())
-            .map(|session| session.outbound().bytes().repeated)
-            .sum();
+        for session in self.gateways.iter().filter_map(|gateway| gateway.session.as_ref()) {
+            let bytes = session.outbound().bytes();
+            self.report.guest_bytes += bytes.guest;
+            self.report.recalled_bytes += bytes.unchanged + bytes.delta;
+            self.report.repeated_bytes += bytes.repeated;
+        }
         for ((_, kind), count) in &self.sent {
             *self.report.frames.entry(format!("{kind:?}")).or_default() += count;
         }

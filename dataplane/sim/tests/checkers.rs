@@ -44,6 +44,31 @@ fn one_credit_for_all_connections_is_a_deadlock_that_is_seen() {
 }
 
 #[test]
+fn workers_that_forget_their_lanes_are_seen() {
+    let forgetful = |seed| {
+        let plan = Plan::for_scenario(Scenario::Calm, seed).with_workers([1, 4]);
+        run(plan.sabotaged(Sabotage::ForgetLanes), false).err()
+    };
+    let failure = (0..40).find_map(forgetful).expect("nobody missed the memory");
+    assert!(failure.what.contains("cannot be decoded"), "{failure}");
+}
+
+/// Pages come back from what workers remember, whichever side has them, or both.
+// DWCP-72
+#[test]
+fn workers_remember_their_lanes_from_job_to_job() {
+    for workers in [[1, 4], [4, 1], [3, 2]] {
+        let recalled: u64 = (0..40)
+            .map(|seed| {
+                let plan = Plan::for_scenario(Scenario::Calm, seed).with_workers(workers);
+                run(plan, false).unwrap_or_else(|failure| panic!("{workers:?}: {failure}")).recalled_bytes
+            })
+            .sum();
+        assert!(recalled > 0, "{workers:?}");
+    }
+}
+
+#[test]
 fn a_failure_names_the_command_that_replays_it() {
     let failure = first_failure(Scenario::Calm, Sabotage::FlipOutput).expect("nobody saw the bit");
     let text = failure.to_string();

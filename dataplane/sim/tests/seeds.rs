@@ -64,6 +64,8 @@ fn every_seed_keeps_the_promises() {
     let mut frames: BTreeMap<String, u64> = BTreeMap::new();
     let mut outcomes: BTreeMap<(Scenario, String), u64> = BTreeMap::new();
     let (mut guest_bytes, mut steps, mut jobs, mut repeated, mut virtual_s) = (0, 0, 0, 0, 0.0);
+    // In runs whose sessions do all codec work themselves, and in those with workers.
+    let mut recalled = [0, 0];
     let mut failures = Vec::new();
     for (_, scenario, result) in &results {
         match result {
@@ -84,6 +86,7 @@ fn every_seed_keeps_the_promises() {
                 guest_bytes += report.guest_bytes;
                 steps += report.steps;
                 jobs += report.jobs;
+                recalled[usize::from(report.jobs > 0)] += report.recalled_bytes;
                 repeated += report.repeated_bytes;
                 virtual_s += report.ended_ns as f64 / 1e9;
             }
@@ -91,11 +94,13 @@ fn every_seed_keeps_the_promises() {
         }
     }
     println!(
-        "{} seeds in {:.1} s: {steps} steps, {jobs} codec jobs, {:.1} MB of guest bytes, {:.1} MB repeated, {:.0} s of virtual time",
+        "{} seeds in {:.1} s: {steps} steps, {jobs} codec jobs, {:.1} MB of guest bytes, {:.1} MB repeated, {:.1} and {:.1} MB recalled without and with workers, {:.0} s of virtual time",
         results.len(),
         started.elapsed().as_secs_f64(),
         guest_bytes as f64 / 1e6,
         repeated as f64 / 1e6,
+        recalled[0] as f64 / 1e6,
+        recalled[1] as f64 / 1e6,
         virtual_s
     );
     for ((scenario, outcome), count) in &outcomes {
@@ -111,6 +116,7 @@ fn every_seed_keeps_the_promises() {
     assert!(failures.is_empty(), "{} of {} seeds failed, see above", failures.len(), results.len());
     if count >= SEEDS {
         assert!(jobs > 0, "no seed handed out codec work");
+        assert!(recalled.iter().all(|bytes| *bytes > 0), "no seed recalled a page: {recalled:?}");
         assert!(repeated > 0, "no seed had a frame that was stuck");
         for kind in "Open Accept Refuse Fail Progress ConnectionOpen Batch Index Part ConnectionEnd"
             .split_whitespace()

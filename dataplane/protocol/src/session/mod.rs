@@ -359,7 +359,8 @@ impl Session {
     // ---- codec work -----------------------------------------------------------------------------------------
 
     /// The next piece of codec work, for the worker that it names; jobs for one worker are done in the order in which
-    /// they come from here. Only where the session has more than one ([`SessionConfig::codec_workers`]).
+    /// they come from here, by one [`crate::stream::CodecWorker`] that lives as long as the session: what its lanes remember is
+    /// in there. Only where the session has more than one ([`SessionConfig::codec_workers`]).
     pub fn next_job(&mut self) -> Option<Job> {
         if self.state.is_over() {
             return None;

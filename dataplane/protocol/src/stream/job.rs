@@ -257,6 +257,13 @@ impl std::fmt::Debug for Done {
     }
 }
 
+/// Guest bytes stay out of logs.
+impl std::fmt::Debug for CodecWorker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CodecWorker").finish_non_exhaustive()
+    }
+}
+
 /// Jobs and what was done cross threads.
 const _: () = {
     const fn crosses<T: Send + 'static>() {}

@@ -2,6 +2,7 @@
 
 use super::{MainStream, Noise};
 use crate::limits::PAGE_BYTES;
+use std::collections::HashMap;
 
 /// What a page of a [`Plan`] holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,7 +13,15 @@ pub enum Contents {
     Noise,
     /// One byte over and over: shrinks to nothing.
     Fill(u8),
+    /// What the plan's noise last put there, with so many bytes changed, or the same ones with 0; noise, if it put nothing.
+    Again {
+        /// Draws of a byte to change.
+        changed_bytes: u16,
+    },
 }
+
+/// The noise that pages hold, by block and page.
+type Held = HashMap<(usize, u64), Box<[u8; PAGE_BYTES]>>;
 
 /// One page of a pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +73,9 @@ impl Plan {
     /// The stream.
     pub fn build(&self) -> Vec<u8> {
         let mut noise = Noise::new(self.seed);
+        let again = |page: &PlannedPage| matches!(page.contents, Contents::Again { .. });
+        // Copies of a large guest are made only where somebody asks for them.
+        let mut held = self.passes.iter().flatten().any(again).then(Held::new);
         let mut stream = MainStream::new(&self.machine);
         let blocks: Vec<(&str, u64)> = self.blocks.iter().map(|(name, len)| (&**name, *len)).collect();
         stream.command(1, &[]).command(2, &1_u32.to_be_bytes()).ram_start(&blocks);
@@ -71,12 +83,12 @@ impl Plan {
         for pass in before {
             for section in pass.chunks(self.section_pages.max(1)) {
                 stream.ram_part(false);
-                self.pages(&mut stream, &mut noise, section);
+                self.pages(&mut stream, &mut noise, &mut held, section);
                 stream.end_ram();
             }
         }
         stream.command(11, &[]).ram_part(true);
-        self.pages(&mut stream, &mut noise, last);
+        self.pages(&mut stream, &mut noise, &mut held, last);
         stream.end_ram();
         let mut state = Vec::with_capacity(self.device_bytes + 8);
         while state.len() < self.device_bytes {
@@ -86,15 +98,68 @@ impl Plan {
         stream.into_bytes()
     }
 
-    fn pages(&self, stream: &mut MainStream, noise: &mut Noise, pages: &[PlannedPage]) {
+    fn pages(
+        &self,
+        stream: &mut MainStream,
+        noise: &mut Noise,
+        held: &mut Option<Held>,
+        pages: &[PlannedPage],
+    ) {
         for planned in pages {
-            let Some((name, _)) = self.blocks.get(planned.block % self.blocks.len().max(1)) else { return };
+            let block = planned.block % self.blocks.len().max(1);
+            let Some((name, _)) = self.blocks.get(block) else { return };
             let offset = planned.page * PAGE_BYTES as u64;
-            match planned.contents {
-                Contents::Zero => stream.zero(name, offset),
-                Contents::Noise => stream.page(name, offset, &noise.page()),
-                Contents::Fill(byte) => stream.page(name, offset, &[byte; PAGE_BYTES]),
+            let changed_bytes = match planned.contents {
+                Contents::Zero => {
+                    stream.zero(name, offset);
+                    continue;
+                }
+                Contents::Fill(byte) => {
+                    stream.page(name, offset, &[byte; PAGE_BYTES]);
+                    continue;
+                }
+                Contents::Noise => None,
+                Contents::Again { changed_bytes } => Some(changed_bytes),
             };
+            let place = (block, planned.page);
+            let last = changed_bytes.and_then(|changed| Some((held.as_mut()?.remove(&place)?, changed)));
+            let body = match last {
+                Some((mut body, changed_bytes)) => {
+                    for _ in 0..changed_bytes {
+                        let drawn = noise.next_u64();
+                        body[drawn as usize % PAGE_BYTES] = (drawn >> 32) as u8;
+                    }
+                    body
+                }
+                None => Box::new(noise.page()),
+            };
+            stream.page(name, offset, &body);
+            if let Some(held) = held {
+                held.insert(place, body);
+            }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_again_is_what_it_was_or_nearly() {
+        let page = |contents| vec![PlannedPage { block: 0, page: 0, contents }];
+        let again = |changed_bytes| page(Contents::Again { changed_bytes });
+        let mut plan = Plan::filled(1, 0, 7);
+        plan.device_bytes = 0;
+        // Nothing was there to begin with.
+        plan.passes =
+            vec![again(9), page(Contents::Fill(3)), again(0), again(5), again(0), page(Contents::Noise)];
+        let stream = plan.build();
+        let first = Noise::new(7).page();
+        let near = |other: &[u8]| first.iter().zip(other).filter(|(a, b)| a != b).count();
+        let changed: Vec<usize> =
+            stream.windows(PAGE_BYTES).map(near).filter(|changed| *changed < 100).collect();
+        let [0, 0, nearly, again] = changed[..] else { panic!("{changed:?}") };
+        assert!((1..=5).contains(&nearly) && again == nearly, "{changed:?}");
     }
 }
