@@ -228,10 +228,18 @@ expand() {
         esac
     done
 }
-# shellcheck disable=SC2046 # the lists are to be split
-{ expand @default $(sed -n 's/^SystemCallFilter=\([^~]\)/\1/p' "$unit") | sort -u >"$work/named"
-  expand $(sed -n 's/^SystemCallFilter=~//p' "$unit") | sort -u >"$work/refused"; }
-comm -23 "$work/named" "$work/refused" >"$work/allowed"
+# As systemd reads them: in order, what a line names is added or, behind a tilde, taken away.
+expand @default | sort -u >"$work/allowed"
+sed -n 's/^SystemCallFilter=//p' "$unit" >"$work/lines"
+while read -r line; do
+    # shellcheck disable=SC2046,SC2086 # the lists are to be split
+    expand ${line#\~} | sort -u >"$work/named"
+    case "$line" in
+        \~*) comm -23 "$work/allowed" "$work/named" >"$work/next" ;;
+        *) sort -u "$work/allowed" "$work/named" >"$work/next" ;;
+    esac
+    mv "$work/next" "$work/allowed"
+done <"$work/lines"
 [ "$(wc -l <"$work/allowed")" -gt 200 ] || fail "the unit's filter could not be read"
 strace -f -qq -o "$work/trace" "$root/usr/bin/novacron-gateway" --control "$work/traced.sock" --insecure-plaintext \
     --listen tcp:127.0.0.1:0 --records "$work/records.jsonl" 2>"$work/traced.log" &
