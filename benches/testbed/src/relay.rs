@@ -79,7 +79,8 @@ struct Shared {
     /// New streams do not get through for now.
     dark: AtomicBool,
     streams: AtomicUsize,
-    sockets: Mutex<Vec<TcpStream>>,
+    /// Both of each stream.
+    sockets: Mutex<Vec<[TcpStream; 2]>>,
 }
 
 /// Relays TCP streams to a gateway, frame by frame. It ends, with its streams, when this is dropped.
@@ -134,8 +135,9 @@ impl Relay {
         let mut sockets = self.shared.sockets();
         while !sockets.is_empty() {
             let index = choice % sockets.len();
+            let [near, far] = sockets.swap_remove(index);
             // One that has ended by itself says so, and is none to cut.
-            if sockets.swap_remove(index).shutdown(Shutdown::Both).is_ok() {
+            if near.shutdown(Shutdown::Both).is_ok() && far.shutdown(Shutdown::Both).is_ok() {
                 return true;
             }
         }
@@ -169,7 +171,7 @@ impl Drop for Relay {
 }
 
 impl Shared {
-    fn sockets(&self) -> MutexGuard<'_, Vec<TcpStream>> {
+    fn sockets(&self) -> MutexGuard<'_, Vec<[TcpStream; 2]>> {
         self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -179,7 +181,7 @@ impl Shared {
     }
 
     fn cut_all(&self) {
-        for socket in self.sockets().drain(..) {
+        for socket in self.sockets().drain(..).flatten() {
             // It may have ended by itself.
             let _ = socket.shutdown(Shutdown::Both);
         }
@@ -206,8 +208,8 @@ fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
 fn join(shared: &Arc<Shared>, stream: usize, near: TcpStream, far: TcpStream) -> io::Result<()> {
     for socket in [&near, &far] {
         socket.set_nodelay(true)?;
-        shared.sockets().push(socket.try_clone()?);
     }
+    shared.sockets().push([near.try_clone()?, far.try_clone()?]);
     for (way, from, to) in [(Way::There, near.try_clone()?, far.try_clone()?), (Way::Back, far, near)] {
         let shared = Arc::clone(shared);
         thread::spawn(move || {
