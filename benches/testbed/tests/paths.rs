@@ -91,7 +91,7 @@ fn gateways_probe_each_other_and_say_what_they_found() -> Result<()> {
         ensure!(status.success() && text.contains(&peer) && text.contains("answered"), "{text}");
 
         // A path that nobody probes is named.
-        let wrong = path(&a, 1).unwrap_err().to_string();
+        let wrong = format!("{:#}", path(&a, 1).unwrap_err());
         ensure!(wrong.contains("127.0.0.1:1"), "{wrong}");
         Ok(())
     })

@@ -52,12 +52,7 @@ pub fn run(input: &[u8]) {
 }
 
 /// Decodes a part into `out`; whether it is one.
-fn part(
-    payload: &[u8],
-    bodies_max: usize,
-    memory: Option<&mut DecoderMemory>,
-    out: &mut Vec<u8>,
-) -> bool {
+fn part(payload: &[u8], bodies_max: usize, memory: Option<&mut DecoderMemory>, out: &mut Vec<u8>) -> bool {
     let decoded = LaneDecoder::new().decode(payload, bodies_max, memory, out);
     assert!(out.capacity() <= 2 * BATCH_PAGES_MAX * PAGE_BYTES, "{} bytes allocated", out.capacity());
     match decoded {
@@ -122,7 +117,9 @@ fn remembered(input: &mut Input<'_>) {
             continue;
         }
         let mut harmed = false;
-        if damaged > 0xe0 && let Some(part) = encoded.parts.first_mut() {
+        if damaged > 0xe0
+            && let Some(part) = encoded.parts.first_mut()
+        {
             let at = usize::from(at) % part.payload.len();
             part.payload[at] ^= xor;
             harmed = xor != 0;

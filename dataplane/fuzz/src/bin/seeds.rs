@@ -56,7 +56,11 @@ fn wire() -> std::io::Result<()> {
         (2, "hello", payload(&hello.to_frame())),
         (4, "hello-refuse", payload(&refuse.to_frame())),
         (5, "open", payload(&open.to_frame(7, 0))),
-        (6, "accept", payload(&Accept { receive_window: 1, memory_bytes: 1 << 28, proof: [8; 32] }.to_frame(7, 0))),
+        (
+            6,
+            "accept",
+            payload(&Accept { receive_window: 1, memory_bytes: 1 << 28, proof: [8; 32] }.to_frame(7, 0)),
+        ),
         (7, "reason", payload(&reason.to_frame(Kind::Fail, 7, 0))),
         (8, "progress", payload(&progress.to_frame(7, 0))),
         (9, "connection-open", payload(&ConnectionOpen { label: "main".into() }.to_frame(7, 0, 0))),
@@ -105,7 +109,9 @@ fn page() -> std::io::Result<()> {
         keep("page", &format!("remembered-{name}"), &[&[REMEMBERED, 1, 0x41][..], &batches].concat())?;
     }
     // A page that is what it was, and one that was never sent.
-    let same = |number| [&[MEMORY_PART, 0, 1, 0, 1, 0, 0, 0, 0, 0, 3, 0, 0, 0][..], &[number, 1, 1 << 3 | 3]].concat();
+    let same = |number| {
+        [&[MEMORY_PART, 0, 1, 0, 1, 0, 0, 0, 0, 0, 3, 0, 0, 0][..], &[number, 1, 1 << 3 | 3]].concat()
+    };
     keep("page", "memory-part-same", &same(4))?;
     keep("page", "memory-part-unknown", &same(40))?;
     // Pieces: kind and word, count, content, salt.

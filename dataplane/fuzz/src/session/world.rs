@@ -246,7 +246,9 @@ impl World {
         while sent < most && over.up[side] && over.to[1 - side].len() < UNDER_WAY_MAX {
             let waits = self.sides[side].session.has_frames();
             let frame = self.sides[side].answer.take();
-            let Some(frame) = frame.or_else(|| self.sides[side].session.next_frame(StreamId(over.id), self.now)) else {
+            let Some(frame) =
+                frame.or_else(|| self.sides[side].session.next_frame(StreamId(over.id), self.now))
+            else {
                 break;
             };
             assert!(waits || frame[4] == Kind::Refuse as u8, "a frame came that did not wait");
