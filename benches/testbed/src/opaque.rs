@@ -70,6 +70,23 @@ impl Opaque {
         bounded(socket)
     }
 
+    /// Sends a piece through a connection that says nothing before the first of them, and sees it arrive. `far` is its other end,
+    /// taken with the first.
+    ///
+    /// # Errors
+    /// When it does not arrive as it was.
+    pub fn pass(&self, source: &mut UnixStream, far: &mut Option<UnixStream>, piece: u8) -> Result<()> {
+        source.write_all(&[piece; 1000])?;
+        let far = match far {
+            Some(far) => far,
+            none => none.insert(self.destination()?),
+        };
+        let mut arrived = [0; 1000];
+        far.read_exact(&mut arrived).with_context(|| format!("piece {piece} did not arrive"))?;
+        ensure!(arrived == [piece; 1000], "piece {piece} arrived as another");
+        Ok(())
+    }
+
     /// Carries `there` and `back` and both ends, and fails unless exactly these bytes arrive.
     ///
     /// # Errors

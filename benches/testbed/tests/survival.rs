@@ -31,12 +31,18 @@ fn next(state: &mut u64) -> u64 {
     *state
 }
 
+/// A path on which a migration takes long enough for something to happen to it.
+fn narrow(stage: &Stage<'_>) -> Result<Relay> {
+    let relay = Relay::start(stage.destination_gateway.peer()?, |_| Fate::Passes)?;
+    relay.set_rate(NARROW);
+    Ok(relay)
+}
+
 #[test]
 fn fifty_lost_streams_in_one_migration_lose_nothing() -> Result<()> {
     Scratch::with_logs(|scratch| {
         let mut stage = Stage::set(scratch, &QemuOptions::small())?;
-        let relay = Relay::start(stage.destination_gateway.peer()?, |_| Fate::Passes)?;
-        relay.set_rate(NARROW);
+        let relay = narrow(&stage)?;
         let mut running = stage.migrate("novactl", Some(&relay.peer()), &[])?;
         let session = wait_under_way(&stage.source_gateway, UNDER_WAY_BYTES, MIGRATION_WAIT)?;
         let mut state = u64::from(std::process::id()) << 20 | 1;
@@ -59,8 +65,7 @@ fn fifty_lost_streams_in_one_migration_lose_nothing() -> Result<()> {
 fn a_network_that_is_gone_for_twenty_seconds_costs_little_more_than_those() -> Result<()> {
     Scratch::with_logs(|scratch| {
         let mut stage = Stage::set(scratch, &QemuOptions::small())?;
-        let relay = Relay::start(stage.destination_gateway.peer()?, |_| Fate::Passes)?;
-        relay.set_rate(NARROW);
+        let relay = narrow(&stage)?;
         let mut running = stage.migrate("novactl", Some(&relay.peer()), &[])?;
         let session = wait_under_way(&stage.source_gateway, UNDER_WAY_BYTES, MIGRATION_WAIT)?;
         relay.set_dark(true);
@@ -85,8 +90,7 @@ fn a_network_that_is_gone_for_twenty_seconds_costs_little_more_than_those() -> R
 fn a_network_that_is_gone_for_a_moment_of_the_switchover_ends_no_migration() -> Result<()> {
     Scratch::with_logs(|scratch| {
         let mut stage = Stage::set(scratch, &QemuOptions::filled(128, 32, 20))?;
-        let relay = Relay::start(stage.destination_gateway.peer()?, |_| Fate::Passes)?;
-        relay.set_rate(NARROW);
+        let relay = narrow(&stage)?;
         let mut running = stage.migrate("novactl", Some(&relay.peer()), &ANY_DOWNTIME)?;
         let session = wait_under_way(&stage.source_gateway, 1, MIGRATION_WAIT)?;
         let stopped = |record: &serde_json::Value| record["phase"] == "switchover";

@@ -73,6 +73,11 @@ pub(crate) const REDIAL_WAIT: (Duration, Duration) = (Duration::from_millis(50),
 /// [`HANDSHAKES_MAX`].
 pub(crate) const DIALS_MAX: usize = 16;
 
+/// Rounds of attempts that end in the TLS handshake without a word before that is taken for the peer's answer. With
+/// [`REDIAL_WAIT`] between them they last about three seconds, of the ten that an opening may take: a gateway that turns nine of
+/// ten away for want of room ([`STRANGER_HANDSHAKES`]) lets in one of the four of some round.
+pub(crate) const BROKEN_HANDSHAKES_MAX: u32 = 8;
+
 /// How often it is looked whether a peer has as many streams as help.
 pub(crate) const COUNT_LOOK: Duration = Duration::from_millis(50);
 

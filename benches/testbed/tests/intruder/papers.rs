@@ -3,7 +3,9 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::time::{Duration, SystemTime};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use novacron_testbed::identity::{Authority, Folder, Paper, SITE, everything_with, self_signed};
@@ -229,6 +231,35 @@ fn a_peer_does_what_peers_toml_allows_and_nothing_else() -> Result<()> {
     })
 }
 
+/// A gateway that strangers flood turns most of those away that dial it, a friend among them: who is turned away comes again.
+#[test]
+fn a_session_opens_while_strangers_flood() -> Result<()> {
+    const FLOOD: Duration = Duration::from_secs(20);
+    Scratch::with_logs(|scratch| {
+        let sites = Sites::start(scratch)?;
+        let (a, b) = (&sites.gateway_a, &sites.gateway_b);
+        let address = b.peer()?.strip_prefix("tcp:").context("no address")?.to_owned();
+        let carried = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let flood = scope.spawn(|| {
+                let (began, mut strangers) = (Instant::now(), 0u32);
+                while !carried.load(Ordering::Relaxed) && began.elapsed() < FLOOD {
+                    strangers += u32::from(TcpStream::connect(&address).is_ok());
+                    thread::sleep(Duration::from_millis(1));
+                }
+                strangers
+            });
+            // Long enough for the places of strangers to be used up.
+            thread::sleep(Duration::from_secs(2));
+            let outcome = must_carry(scratch, [a, b]);
+            carried.store(true, Ordering::Relaxed);
+            let strangers = flood.join().map_err(|_| anyhow::anyhow!("the flood's thread failed"))?;
+            ensure!(strangers > 500, "only {strangers} strangers: that is no flood");
+            outcome
+        })
+    })
+}
+
 #[test]
 fn strangers_plaintext_and_half_handshakes_get_nothing_and_hold_up_nobody() -> Result<()> {
     Scratch::with_logs(|scratch| {
@@ -268,14 +299,8 @@ fn strangers_plaintext_and_half_handshakes_get_nothing_and_hold_up_nobody() -> R
 
         // Those that say nothing make room for those that do.
         let idle: Vec<_> = (0..100).map(|_| TcpStream::connect(&address)).collect::<std::io::Result<_>>()?;
-        for number in 0..50u8 {
-            source.write_all(&[number; 1000])?;
-            if destination.is_none() {
-                destination = Some(opaque.destination()?);
-            }
-            let mut arrived = [0; 1000];
-            destination.as_mut().context("no destination")?.read_exact(&mut arrived)?;
-            ensure!(arrived == [number; 1000]);
+        for piece in 0..50 {
+            opaque.pass(&mut source, &mut destination, piece)?;
         }
         drop(idle);
         sites.gateway_b.process().must_run()
@@ -289,16 +314,7 @@ fn keys_are_renewed_without_dropping_a_session_and_revoked_with() -> Result<()> 
         let opaque =
             Opaque::open(scratch, [&sites.gateway_a, &sites.gateway_b], sites.gateway_b.peer()?, &json!({}))?;
         let (mut source, mut destination) = (opaque.source()?, None);
-        let mut carries = |byte: u8| -> Result<()> {
-            source.write_all(&[byte; 1000])?;
-            if destination.is_none() {
-                destination = Some(opaque.destination()?);
-            }
-            let mut arrived = [0; 1000];
-            destination.as_mut().context("no destination")?.read_exact(&mut arrived)?;
-            ensure!(arrived == [byte; 1000]);
-            Ok(())
-        };
+        let mut carries = |piece| opaque.pass(&mut source, &mut destination, piece);
         carries(1)?;
 
         // Another certificate of the same name; the gateway says so in when it ends.

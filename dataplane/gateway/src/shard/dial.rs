@@ -4,7 +4,8 @@ use super::peer::Peer;
 use super::{Shard, stream, transport_address};
 use crate::clock;
 use crate::limits::{
-    COUNT_LOOK, DIAL_TIMEOUT, DIALS_MAX, HANDSHAKE_TIMEOUT, PEER_IDLE, PEER_STREAMS_MAX, REDIAL_WAIT,
+    BROKEN_HANDSHAKES_MAX, COUNT_LOOK, DIAL_TIMEOUT, DIALS_MAX, HANDSHAKE_TIMEOUT, PEER_IDLE,
+    PEER_STREAMS_MAX, REDIAL_WAIT,
 };
 use crate::trust::{Known, Refused, Trust};
 use novacron_control_api::{Endpoint, ErrorCode, PeerDirection, PeerIdentity};
@@ -15,6 +16,7 @@ use novacron_protocol::wire::{
 };
 use novacron_transport::contract::{Event, Transport};
 use novacron_transport::shard::{race, sleep, spawn, timeout};
+use novacron_transport::tls::Refusal;
 use novacron_transport::{OpenSocket, TcpTransport};
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -25,6 +27,8 @@ use std::time::{Duration, Instant};
 pub(super) enum DialError {
     /// Nobody answered; trying again may help.
     Unreachable(String),
+    /// The connection ended in the TLS handshake without a word: so does a gateway that has no room for more strangers.
+    Broken(String),
     /// The peer, or what answered in its place, said no.
     Refused(String),
 }
@@ -34,12 +38,31 @@ struct Dialling {
     under_way: Cell<usize>,
     wait: Cell<Duration>,
     retry_at: Cell<Instant>,
+    /// Rounds of attempts in a row that ended in the handshake without a word.
+    broken: Cell<u32>,
 }
 
 impl Dialling {
+    fn new() -> Dialling {
+        Dialling {
+            under_way: Cell::new(0),
+            wait: Cell::new(REDIAL_WAIT.0),
+            retry_at: Cell::new(Instant::now()),
+            broken: Cell::new(0),
+        }
+    }
+
     /// A stream was opened.
     fn succeeded(&self) {
         self.wait.set(REDIAL_WAIT.0);
+        self.broken.set(0);
+    }
+
+    /// Whether such an error is to be told: a handshake that broke off means nothing until it has done so again and again.
+    fn tells(&self, error: &DialError) -> bool {
+        let broken = if matches!(error, DialError::Broken(_)) { self.broken.get() + 1 } else { 0 };
+        self.broken.set(broken);
+        broken == 0 || broken >= BROKEN_HANDSHAKES_MAX
     }
 
     /// None was: the next attempt waits, longer each time, and not as long as those of other gateways that lost the same path.
@@ -70,11 +93,7 @@ fn random() -> u64 {
 
 /// Keeps as many streams to `peer` as help, until nobody has wanted any for a while.
 pub(super) async fn keep(shard: Rc<Shard>, peer: Rc<Peer>, endpoint: Endpoint) {
-    let dialling = Rc::new(Dialling {
-        under_way: Cell::new(0),
-        wait: Cell::new(REDIAL_WAIT.0),
-        retry_at: Cell::new(Instant::now()),
-    });
+    let dialling = Rc::new(Dialling::new());
     let (min, max) = shard.streams;
     let mut count = StreamCount::new(min, max, clock::now());
     let mut idle_since = None;
@@ -121,7 +140,7 @@ async fn dial_one(shard: &Rc<Shard>, peer: &Rc<Peer>, endpoint: &Endpoint, diall
             stream::serve(shard, peer, &opened, transport).await;
         }
         Err(error) => {
-            if dialling.failed() {
+            if dialling.failed() && dialling.tells(&error) {
                 report(peer, endpoint, &error);
             }
             peer.changed.notify();
@@ -136,7 +155,7 @@ fn report(peer: &Peer, endpoint: &Endpoint, error: &DialError) {
             let text = format!("the peer gateway {endpoint} cannot be reached: {why}");
             (ErrorCode::PeerUnreachable, Reason::new(ReasonCode::Timeout, text))
         }
-        DialError::Refused(why) => {
+        DialError::Broken(why) | DialError::Refused(why) => {
             let text = format!("the peer gateway {endpoint} refused the stream: {why}");
             (ErrorCode::PeerRefused, Reason::new(ReasonCode::Protocol, text))
         }
@@ -205,7 +224,10 @@ async fn secure(
     let Some(trust) = &shard.trust else { return Ok((socket, None)) };
     let refused = |refused: Refused| {
         trust.refusals.count(refused.what);
-        DialError::Refused(refused.why)
+        match refused.what == Refusal::Broken.name() {
+            true => DialError::Broken(refused.why),
+            false => DialError::Refused(refused.why),
+        }
     };
     let secured = timeout(HANDSHAKE_TIMEOUT, trust.dialled(socket, expected)).await.ok_or_else(|| {
         DialError::Refused("it accepted the connection but did not answer the TLS handshake in time".into())
@@ -231,6 +253,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_handshake_that_breaks_off_is_told_when_it_goes_on_doing_so() {
+        let dialling = Dialling::new();
+        let broken = DialError::Broken(String::new());
+        let before: Vec<bool> = (1..BROKEN_HANDSHAKES_MAX).map(|_| dialling.tells(&broken)).collect();
+        assert!(before.iter().all(|tells| !tells), "{before:?}");
+        assert!(dialling.tells(&broken), "it goes on for ever");
+        // What says no is believed at once, and what has opened has put an end to it.
+        assert!(dialling.tells(&DialError::Refused(String::new())) && !dialling.tells(&broken));
+        dialling.succeeded();
+        assert!(!dialling.tells(&broken));
+    }
+
+    #[test]
     fn waits_differ_by_up_to_half() {
         let wait = Duration::from_millis(1024);
         let (least, most) = (jittered(wait, 0), jittered(wait, 1023));
@@ -242,11 +277,7 @@ mod tests {
 
     #[test]
     fn a_round_of_attempts_that_failed_together_waits_once() {
-        let dialling = Dialling {
-            under_way: Cell::new(0),
-            wait: Cell::new(REDIAL_WAIT.0),
-            retry_at: Cell::new(Instant::now()),
-        };
+        let dialling = Dialling::new();
         assert!(dialling.failed());
         assert!(!dialling.failed(), "the second of the same round");
         assert_eq!(dialling.wait.get(), REDIAL_WAIT.0 * 2);

@@ -383,13 +383,18 @@ impl Peer {
                 return Some(frame);
             }
         }
-        let mut waiting: Vec<&Rc<Running>> = sessions.iter().filter(|running| running.has_frames()).collect();
-        waiting.sort_by_key(|running| running.turn.at());
-        // The first may not be proven on this stream.
-        waiting.into_iter().find_map(|running| {
+        let take = |running: &Rc<Running>| {
             let frame = running.next_frame(stream.id)?;
             running.turn.sent(frame.len(), &self.turn);
             Some(frame)
+        };
+        let waiting = || sessions.iter().filter(|running| running.has_frames());
+        let first = waiting().min_by_key(|running| running.turn.at())?;
+        // It may not be proven on this stream: then it is the turn of whoever else waits.
+        take(first).or_else(|| {
+            let mut others: Vec<_> = waiting().filter(|running| running.id != first.id).collect();
+            others.sort_by_key(|running| running.turn.at());
+            others.into_iter().find_map(take)
         })
     }
 }

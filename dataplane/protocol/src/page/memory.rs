@@ -2,48 +2,30 @@
 
 use super::store::PageStore;
 use super::terms::LaneTerms;
-use super::window::{WindowDecoder, WindowEncoder};
+use super::window::{Window, WindowDecoder, WindowEncoder};
 
-/// What an encoder remembers of one lane: what its decoder will have decoded.
-pub struct EncoderMemory {
+/// What one end remembers of one lane: the last versions of its pages, and its end of the zstd window.
+pub struct LaneMemory<W> {
     pub(super) store: PageStore,
-    pub(super) window: Option<WindowEncoder>,
+    pub(super) window: Option<W>,
 }
 
-impl EncoderMemory {
+/// What an encoder remembers: what its decoder will have decoded.
+pub type EncoderMemory = LaneMemory<WindowEncoder>;
+
+/// What a decoder remembers.
+pub type DecoderMemory = LaneMemory<WindowDecoder>;
+
+#[expect(private_bounds, reason = "a lane has these two ends and no other")]
+impl<W: Window> LaneMemory<W> {
     /// Of a lane that has carried nothing.
     pub fn new(terms: LaneTerms) -> Self {
-        let window = terms.window_log.map(WindowEncoder::new);
-        Self { store: PageStore::new(terms.pages), window }
+        Self { store: PageStore::new(terms.pages), window: terms.window_log.map(W::new) }
     }
 
     /// Bytes taken, tables included.
     pub fn held_bytes(&self) -> u64 {
-        self.store.held_bytes() + self.window.as_ref().map_or(0, WindowEncoder::held_bytes)
-    }
-
-    /// Pages whose last version is kept.
-    pub fn pages(&self) -> usize {
-        self.store.pages()
-    }
-}
-
-/// What a decoder remembers of one lane.
-pub struct DecoderMemory {
-    pub(super) store: PageStore,
-    pub(super) window: Option<WindowDecoder>,
-}
-
-impl DecoderMemory {
-    /// Of a lane that has carried nothing.
-    pub fn new(terms: LaneTerms) -> Self {
-        let window = terms.window_log.map(WindowDecoder::new);
-        Self { store: PageStore::new(terms.pages), window }
-    }
-
-    /// Bytes taken, tables included.
-    pub fn held_bytes(&self) -> u64 {
-        self.store.held_bytes() + self.window.as_ref().map_or(0, WindowDecoder::held_bytes)
+        self.store.held_bytes() + self.window.as_ref().map_or(0, W::held_bytes)
     }
 
     /// Pages whose last version is kept.
@@ -53,15 +35,8 @@ impl DecoderMemory {
 }
 
 /// Guest bytes stay out of logs.
-impl std::fmt::Debug for EncoderMemory {
+impl<W> std::fmt::Debug for LaneMemory<W> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("EncoderMemory").field("pages", &self.pages()).finish_non_exhaustive()
-    }
-}
-
-/// Guest bytes stay out of logs.
-impl std::fmt::Debug for DecoderMemory {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("DecoderMemory").field("pages", &self.pages()).finish_non_exhaustive()
+        f.debug_struct("LaneMemory").field("pages", &self.store.pages()).finish_non_exhaustive()
     }
 }

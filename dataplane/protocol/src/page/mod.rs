@@ -41,7 +41,7 @@ pub use assemble::{Assembler, IndexError};
 pub use block::{BlockError, Codec};
 pub use encode::{BatchEncoder, Choice, EncodedBatch, Part, PartEncoder, RawReason, Tally};
 pub use lane::{LANE_REGION_BYTES, LaneId, lane_of};
-pub use memory::{DecoderMemory, EncoderMemory};
+pub use memory::{DecoderMemory, EncoderMemory, LaneMemory};
 pub use novacron_kernels::is_zero;
 pub use ops::OpError;
 pub use part::{Bodies, LaneDecoder, PartError, PartHeader};

@@ -15,8 +15,16 @@ const LEVEL_OF_LARGE_TABLES: i32 = 4;
 /// Entries of a table at such a level, as a power of two.
 const TABLE_LOG: u32 = 18;
 
+/// An end of a lane's window.
+pub(super) trait Window {
+    /// Of a lane that has carried nothing; the window is this power of two.
+    fn new(log: u32) -> Self;
+    /// Bytes taken, tables included.
+    fn held_bytes(&self) -> u64;
+}
+
 /// The encoder's end of a lane's window.
-pub(super) struct WindowEncoder {
+pub struct WindowEncoder {
     log: u32,
     zstd: CCtx<'static>,
     /// The level of the frame that is open.
@@ -25,11 +33,17 @@ pub(super) struct WindowEncoder {
     other_level: u32,
 }
 
-impl WindowEncoder {
-    pub(super) fn new(log: u32) -> Self {
+impl Window for WindowEncoder {
+    fn new(log: u32) -> Self {
         Self { log, zstd: CCtx::create(), level: None, other_level: 0 }
     }
 
+    fn held_bytes(&self) -> u64 {
+        self.zstd.sizeof() as u64
+    }
+}
+
+impl WindowEncoder {
     /// Appends `block` to `out`, coded so that it may refer to earlier ones; returns whether a new frame begins with it, or `None`
     /// where the codec failed: nothing was appended then, and the next block begins a frame.
     ///
@@ -80,26 +94,28 @@ impl WindowEncoder {
         (self.level, self.other_level) = (Some(level), 0);
         Some(())
     }
-
-    pub(super) fn held_bytes(&self) -> u64 {
-        self.zstd.sizeof() as u64
-    }
 }
 
 /// The decoder's end of a lane's window.
-pub(super) struct WindowDecoder {
+pub struct WindowDecoder {
     zstd: DCtx<'static>,
     open: bool,
 }
 
-impl WindowDecoder {
-    pub(super) fn new(log: u32) -> Self {
+impl Window for WindowDecoder {
+    fn new(log: u32) -> Self {
         let mut zstd = DCtx::create();
         // Within zstd's range, so it cannot fail; a frame that asks for more is refused.
         let _ = zstd.set_parameter(DParameter::WindowLogMax(log));
         Self { zstd, open: false }
     }
 
+    fn held_bytes(&self) -> u64 {
+        self.zstd.sizeof() as u64
+    }
+}
+
+impl WindowDecoder {
     /// Decodes a block into all of `out`, with `begins` as the first of a new frame. `None`: it is damaged, of another length, or
     /// belongs to no frame. Work is bounded by both lengths.
     pub(super) fn decode(&mut self, block: &[u8], begins: bool, out: &mut [u8]) -> Option<()> {
@@ -137,10 +153,6 @@ impl WindowDecoder {
         }
         self.open = true;
         Some(())
-    }
-
-    pub(super) fn held_bytes(&self) -> u64 {
-        self.zstd.sizeof() as u64
     }
 }
 
