@@ -257,8 +257,8 @@ fn gateway_arguments(of: &Configuration) -> Vec<String> {
     .into_iter()
     .flat_map(|(name, value)| [name.to_owned(), value])
     .collect();
-    if of.dwcp.forced_mode == ForcedMode::Datacenter {
-        arguments.extend(["--path".to_owned(), "datacenter".to_owned()]);
+    if of.dwcp.forced_mode != ForcedMode::Detected {
+        arguments.extend(["--mode".to_owned(), of.dwcp.forced_mode.word().to_owned()]);
     }
     if of.transport.congestion_algo != Congestion::Adaptive {
         arguments.extend(["--congestion".to_owned(), of.transport.congestion_algo.word().to_owned()]);

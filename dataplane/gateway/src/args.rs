@@ -1,14 +1,13 @@
 //! The command line.
 
 use crate::limits::{
-    CONNECTIONS_MAX, DELTA_MEMORY_BYTES, HOST_SESSIONS_MAX, PATHS_MAX, SESSIONS_MAX, STREAMS_DATACENTER,
-    STREAMS_INTERNET, TENANT_SESSIONS_MAX,
+    CONNECTIONS_MAX, DELTA_MEMORY_BYTES, HOST_SESSIONS_MAX, PATHS_MAX, SESSIONS_MAX, TENANT_SESSIONS_MAX,
 };
 use crate::registry::SessionLimits;
 use clap::{Parser, ValueEnum};
 use novacron_control_api::Endpoint;
 use novacron_protocol::limits::{MEMORY_BYTES_DEFAULT, MEMORY_BYTES_MAX};
-use novacron_protocol::mode::Mode;
+use novacron_protocol::mode::{Mode, Profile};
 use novacron_transport::limits::SHARDS_MAX;
 use novacron_transport::shard::{CpuList, Topology};
 use std::net::SocketAddr;
@@ -76,11 +75,12 @@ pub(crate) struct Args {
     #[arg(long)]
     pub(crate) unconfined: bool,
 
-    /// What lies between this gateway and its peers: how many streams there are to each, and which congestion control they have
-    #[arg(long, default_value = "internet", value_enum, value_name = "PATH")]
-    pub(crate) path: PathKind,
+    /// What lies between this gateway and its peers, whatever is measured: it sets how many streams there are to each, and which
+    /// congestion control they have. 'auto': streams are as over the internet, and the mode of a path is what probes measure
+    #[arg(long, default_value = "auto", value_enum, value_name = "MODE")]
+    pub(crate) mode: ModeArg,
 
-    /// Streams to a peer at first. 4 over the internet, 32 in a datacenter, unless told otherwise
+    /// Streams to a peer at first. 4 over the internet, 32 in a datacenter, as --mode says, unless told otherwise
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=512), value_name = "COUNT")]
     pub(crate) streams_min: Option<u16>,
 
@@ -130,10 +130,6 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME")]
     pub(crate) xdp_interface: Option<String>,
 
-    /// What every path is taken for, whatever is measured; 'auto': what is measured
-    #[arg(long, default_value = "auto", value_enum, value_name = "MODE")]
-    pub(crate) mode: ModeArg,
-
     /// Least severe message that is logged
     #[arg(long, default_value = "info", value_name = "LEVEL")]
     pub(crate) log_level: tracing::Level,
@@ -145,13 +141,6 @@ pub(crate) struct Args {
     /// File to which the record of every session is appended, a JSON object a line
     #[arg(long, value_name = "FILE")]
     pub(crate) records: Option<PathBuf>,
-}
-
-/// What lies between two gateways.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum PathKind {
-    Internet,
-    Datacenter,
 }
 
 /// A congestion control.
@@ -241,28 +230,28 @@ impl Args {
         Ok(machine.choose(self.shards(), named))
     }
 
+    /// What the mode sets, before anything is measured.
+    fn profile(&self) -> Profile {
+        self.mode.forced().unwrap_or(Mode::Internet).profile()
+    }
+
     /// Streams to a peer, least and most.
     pub(crate) fn streams(&self) -> (usize, usize) {
-        let (min, max) = match self.path {
-            PathKind::Internet => STREAMS_INTERNET,
-            PathKind::Datacenter => STREAMS_DATACENTER,
-        };
+        let (min, max) = self.profile().streams.into_inner();
+        let told = |count: Option<u16>| count.map(usize::from);
         // Who names one bound alone means the other to fit it.
-        let least = self.streams_min.unwrap_or(self.streams_max.map_or(min, |most| most.min(min)));
-        let most = self.streams_max.unwrap_or(max.max(least));
-        (least.into(), most.into())
+        let least =
+            told(self.streams_min).unwrap_or(told(self.streams_max).map_or(min, |most| most.min(min)));
+        (least, told(self.streams_max).unwrap_or(max.max(least)))
     }
 
     /// The congestion control of streams; `None`: the system's.
     pub(crate) fn congestion(&self) -> Option<&'static str> {
-        let by_path = match self.path {
-            PathKind::Internet => Congestion::Bbr,
-            PathKind::Datacenter => Congestion::Cubic,
-        };
-        match self.congestion.unwrap_or(by_path) {
-            Congestion::Bbr => Some("bbr"),
-            Congestion::Cubic => Some("cubic"),
-            Congestion::System => None,
+        match self.congestion {
+            None => self.profile().congestion.kernel_name(),
+            Some(Congestion::Bbr) => Some("bbr"),
+            Some(Congestion::Cubic) => Some("cubic"),
+            Some(Congestion::System) => None,
         }
     }
 
@@ -341,10 +330,11 @@ mod tests {
     }
 
     #[test]
-    fn streams_are_bounded_by_the_path_or_as_told() {
+    fn streams_are_bounded_by_the_mode_or_as_told() {
         for (args, streams, congestion) in [
             (&[][..], (4, 16), Some("bbr")),
-            (&["--path", "datacenter"], (32, 512), Some("cubic")),
+            (&["--mode", "datacenter"], (32, 512), Some("cubic")),
+            (&["--mode", "hybrid"], (4, 512), None),
             (&["--streams-max", "2"], (2, 2), Some("bbr")),
             (&["--streams-min", "64", "--congestion", "system"], (64, 64), None),
             (&["--streams-min", "2", "--streams-max", "8", "--congestion", "cubic"], (2, 8), Some("cubic")),

@@ -81,12 +81,6 @@ pub(crate) const BROKEN_HANDSHAKES_MAX: u32 = 8;
 /// How often it is looked whether a peer has as many streams as help.
 pub(crate) const COUNT_LOOK: Duration = Duration::from_millis(50);
 
-/// Streams to a peer whose path is the internet's, least and most: a path that is shared.
-pub(crate) const STREAMS_INTERNET: (u16, u16) = (4, 16);
-
-/// Streams to a peer in the same datacentre, least and most: a path of our own, on which every queue has its core.
-pub(crate) const STREAMS_DATACENTER: (u16, u16) = (32, 512);
-
 /// Most streams of one peer at one shard.
 pub(crate) const PEER_STREAMS_MAX: usize = 512;
 
@@ -133,7 +127,7 @@ pub(crate) const FRUITLESS_WAIT: Duration = Duration::from_millis(10);
 const _: () = assert!(
     STREAM_QUEUE_BYTES_MIN < STREAM_QUEUE_BYTES && STREAM_LOOK_MIN.as_nanos() < STREAM_LOOK.0.as_nanos()
 );
-const _: () = assert!(DIALS_MAX * 2 <= HANDSHAKES_MAX && STREAMS_DATACENTER.1 as usize <= PEER_STREAMS_MAX);
+const _: () = assert!(DIALS_MAX * 2 <= HANDSHAKES_MAX && protocol::STREAMS_MAX <= PEER_STREAMS_MAX);
 const _: () = assert!(REDIAL_WAIT.1.as_millis() * 3 <= protocol::OUTAGE_SWITCHOVER.as_millis());
 const _: () = assert!(REDIAL_WAIT.0.as_millis() < REDIAL_WAIT.1.as_millis());
 
