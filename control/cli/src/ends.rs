@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use crate::limits::POLL_SHORT;
+use crate::limits::{HANG_UP_WAIT, POLL_SHORT};
 use crate::qmp::{Hypervisor, QmpError, QueryStatus, Seen};
 
 /// One end: where its QMP socket is, and the session on it while there is one.
@@ -31,17 +31,27 @@ impl End {
     }
 
     /// Looks at the states, on a fresh session when the present one is lost: looking changes nothing.
+    ///
+    /// A process that ends closes its sessions first and its socket a moment later; whoever connects in between is hung
+    /// up on. It is looked at until it is gone, because gone settles what a socket that does not answer leaves open.
     pub(crate) fn look(&mut self) -> Result<Seen, QmpError> {
-        match self.qmp()?.look() {
-            Err(QmpError::Lost { .. }) => {
-                self.hypervisor = None;
-                let seen = self.qmp()?.look();
-                if seen.is_err() {
-                    self.hypervisor = None;
-                }
-                seen
+        let mut ended_by = None;
+        loop {
+            let asked = Instant::now();
+            let seen = self.qmp().and_then(Hypervisor::look);
+            let again = match &seen {
+                Err(QmpError::Lost { .. }) => true,
+                // One that says nothing is held by another client, and will be when it is asked again.
+                Err(QmpError::Unreachable { .. }) => asked.elapsed() < HANG_UP_WAIT,
+                _ => return seen,
+            };
+            self.hypervisor = None;
+            let first = ended_by.is_none();
+            let ended_by = *ended_by.get_or_insert_with(|| Instant::now() + HANG_UP_WAIT);
+            if !again || !first && Instant::now() >= ended_by {
+                return seen;
             }
-            seen => seen,
+            sleep(POLL_SHORT);
         }
     }
 
@@ -95,5 +105,39 @@ pub(crate) fn told(seen: Result<&Seen, &QmpError>) -> Seen {
         Ok(seen) => seen.clone(),
         Err(QmpError::Gone { .. }) => Seen { status: "gone".into(), migration: "unknown".into() },
         Err(_) => Seen { status: "unreachable".into(), migration: "unknown".into() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+
+    /// QEMU's sockets as it ends: a session is closed, the next one is hung up on, then nothing listens.
+    #[test]
+    fn a_process_that_ends_is_seen_gone_and_not_taken_for_one_that_does_not_answer() {
+        let dir = tempfile::tempdir().expect("a scratch directory");
+        let path = dir.path().join("qmp");
+        let listener = UnixListener::bind(&path).expect("a socket");
+        let ending = std::thread::spawn(move || {
+            for _ in 0..2 {
+                drop(listener.accept());
+            }
+        });
+        let seen = End::new(&path).look();
+        assert!(matches!(seen, Err(QmpError::Gone { .. })), "{seen:?}");
+        ending.join().expect("the ending process");
+    }
+
+    #[test]
+    fn one_that_always_hangs_up_is_unreachable_after_a_bounded_time() {
+        let dir = tempfile::tempdir().expect("a scratch directory");
+        let path = dir.path().join("qmp");
+        let listener = UnixListener::bind(&path).expect("a socket");
+        std::thread::spawn(move || listener.incoming().for_each(drop));
+        let asked = Instant::now();
+        let seen = End::new(&path).look();
+        assert!(matches!(seen, Err(QmpError::Unreachable { .. })), "{seen:?}");
+        assert!(asked.elapsed() >= HANG_UP_WAIT);
     }
 }

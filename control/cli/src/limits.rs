@@ -9,6 +9,9 @@ pub(crate) const QMP_GREETING: Duration = Duration::from_secs(5);
 /// Time for the answer to any QMP command. QEMU answers from its main loop, which a busy guest can delay.
 pub(crate) const QMP_ANSWER: Duration = Duration::from_secs(15);
 
+/// How long a QEMU that hangs up on whoever looks at it is looked at again: it is ending, and will be gone.
+pub(crate) const HANG_UP_WAIT: Duration = Duration::from_secs(2);
+
 /// Looks at a changing hypervisor before its last state is taken as it is.
 pub(crate) const LOOKS_MAX: u32 = 4;
 
