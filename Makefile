@@ -9,7 +9,7 @@ GUEST_INIT := $(GUEST_DIR)/build/$(GUEST_TRIPLE)/release/novacron-guest
 CRATES := --workspace --exclude novacron-guest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup guest guest-image build package monitoring demo bench bench-full figures microbench ebpf test lint unit fuzz e2e
+.PHONY: help setup setup-tests guest guest-image build package monitoring demo bench bench-full figures microbench ebpf test lint unit fuzz e2e
 # Steps share the processor and one build directory: in order, whatever -j says.
 .NOTPARALLEL:
 
@@ -18,6 +18,9 @@ help: ## this list
 
 setup: ## install what is missing (Debian, Ubuntu); elsewhere list it
 	@benches/install.sh
+
+setup-tests:
+	@benches/install.sh --tests
 
 guest: setup ## build the guest that tests and the demonstration migrate
 	@# Static, because the guest has no libraries; apart from the other crates, because they must not be.
@@ -32,10 +35,10 @@ guest-image: setup ## make the disk image that workloads of real programs run fr
 build: setup ## build everything, optimised
 	cargo build --locked --release $(CRATES)
 
-package: build ## make a Debian package with hardened units, and check it
+package: setup-tests build ## make a Debian package with hardened units, and check it
 	image/deb/check.sh "$$(image/deb/build.sh $(TARGET_DIR)/release $(TARGET_DIR)/package)"
 
-monitoring: build ## check alert rules and dashboard against the control process, in a real Prometheus
+monitoring: setup-tests build ## check alert rules and dashboard against the control process, in a real Prometheus
 	control/monitoring/check.sh $(TARGET_DIR)/release
 
 demo: guest build ## migrate a running guest through two gateways and say what came of it
@@ -53,7 +56,7 @@ figures: guest build ## measure the promised figures on loopback and say of each
 microbench: setup ## speed of the protocol's hot paths, in GB/s
 	cargo bench --locked -p novacron-protocol
 
-ebpf: setup ## compile the kernel's program anew with clang 14; commit what it writes
+ebpf: setup-tests ## compile the kernel's program anew with clang 14; commit what it writes
 	ebpf/bpf/build.sh ebpf/bpf/probe.bpf.o
 
 test: lint unit fuzz e2e package monitoring ## everything that must hold, as CI runs it
@@ -63,12 +66,12 @@ lint: setup ## formatting and lints
 	cargo fmt --manifest-path dataplane/fuzz/Cargo.toml --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 
-unit: setup ## tests that need no hypervisor
+unit: setup-tests ## tests that need no hypervisor
 	cargo test --locked --workspace --exclude novacron-testbed --exclude novacron-bench
 	cargo test --locked -p novacron-testbed -p novacron-bench --lib --bins
 
 fuzz: setup ## a minute of fuzzing from the kept corpus
 	@if [ -x dataplane/fuzz/run.sh ]; then dataplane/fuzz/run.sh; else echo "no fuzz targets in this tree"; fi
 
-e2e: guest build ## tests with real hypervisors, one at a time
+e2e: setup-tests guest build ## tests with real hypervisors, one at a time
 	cargo test --locked --release -p novacron-testbed -p novacron-bench --test '*' -- --test-threads=1

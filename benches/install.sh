@@ -2,8 +2,9 @@
 # Installs what building, testing and demonstrating NovaCron needs on Debian or Ubuntu, and fetches the kernel
 # that the test guest boots. Says nothing and changes nothing when all of it is there.
 #
-#   benches/install.sh            install what is missing
-#   benches/install.sh --check    only list what is missing
+#   benches/install.sh              install what building and demonstrating needs and this machine lacks
+#   benches/install.sh --tests      and what tests need
+#   benches/install.sh ... --check  only list what is missing
 #
 # Exit: 0 all there; 1 something is missing or could not be installed; 2 wrong usage; 3 not Debian or Ubuntu
 # on x86-64: what is needed was listed, nothing was changed.
@@ -21,11 +22,14 @@ readonly MODULE_NAMES=(virtio_blk crc16 crc32c_generic mbcache jbd2 ext4)
 readonly LOCK_WAIT_S=600
 
 check_only=no
-case "${1:-}" in
-    "") ;;
-    --check) check_only=yes ;;
-    *) echo "usage: benches/install.sh [--check]" >&2; exit 2 ;;
-esac
+for_tests=no
+for option in "$@"; do
+    case "$option" in
+        --check) check_only=yes ;;
+        --tests) for_tests=yes ;;
+        *) echo "usage: benches/install.sh [--tests] [--check]" >&2; exit 2 ;;
+    esac
+done
 
 say() { echo "install: $*" >&2; }
 die() { say "$*"; exit 1; }
@@ -46,10 +50,7 @@ qemu_is_good() { local have; have="$(qemu_version)"; [ -n "$have" ] && at_least 
 
 # setpriv (util-linux) ties the processes that tests start to the life of the test; socat and zstd are what gateways
 # are compared with; mke2fs writes the guest's disk image; git is what glommio's build script calls; ip makes the
-# lab's namespaces, iperf3 and ping measure its links; pkg-config finds the SQLite that the store links; its tests start
-# clusters of PostgreSQL and servers of Redis of their own; dpkg-shlibdeps and strace make and check the package; prometheus,
-# curl and jq check alert rules and the dashboard; clang 14 with llvm-strip and libbpf's headers compile the kernel's program
-# anew, to compare it with the embedded one.
+# lab's namespaces, iperf3 and ping measure its links; pkg-config finds the SQLite that the store links.
 missing_packages() {
     { command -v cc && command -v c++ && command -v make; } >/dev/null || echo build-essential
     command -v git >/dev/null || echo git
@@ -61,6 +62,16 @@ missing_packages() {
     command -v ping >/dev/null || echo iputils-ping
     command -v pkg-config >/dev/null || echo pkg-config
     [ -e /usr/include/sqlite3.h ] || echo libsqlite3-dev
+    { command -v mke2fs || [ -x /usr/sbin/mke2fs ] || [ -x /sbin/mke2fs ]; } >/dev/null || echo e2fsprogs
+    [ -e /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates
+    qemu_is_good || echo qemu-system-x86
+    [ "$for_tests" = no ] || missing_test_packages
+}
+
+# The store's tests start clusters of PostgreSQL and servers of Redis of their own; dpkg-shlibdeps and strace make and check
+# the package; prometheus, curl and jq check alert rules and the dashboard; clang 14 with llvm-strip and libbpf's headers
+# compile the kernel's program anew, to compare it with the embedded one.
+missing_test_packages() {
     compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || echo postgresql
     command -v redis-server >/dev/null || echo redis-server
     command -v prometheus >/dev/null || echo prometheus
@@ -71,9 +82,6 @@ missing_packages() {
     command -v clang-14 >/dev/null || echo clang-14
     command -v llvm-strip-14 >/dev/null || echo llvm-14
     [ -e /usr/include/bpf/bpf_helpers.h ] || echo libbpf-dev
-    { command -v mke2fs || [ -x /usr/sbin/mke2fs ] || [ -x /sbin/mke2fs ]; } >/dev/null || echo e2fsprogs
-    [ -e /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates
-    qemu_is_good || echo qemu-system-x86
 }
 
 # A cargo that rustup installed may be missing from the PATH of a shell that never read its profile.
@@ -87,9 +95,9 @@ if ! is_apt_system; then
   a C and C++ compiler, make, git    (to build)
   rustup or Rust of the version in Cargo.toml's rust-version, or later, with rustfmt and clippy
   pkg-config, SQLite >= 3.34.1 with its headers
-  clang-14, llvm-strip-14, libbpf's headers   (to compile the kernel's program anew)
-  qemu-system-x86_64 >= $QEMU_MIN, socat, zstd, setpriv, ip, iperf3, ping   (to test and to demonstrate)
-  PostgreSQL >= 12, redis-server   (to test the store)
+  qemu-system-x86_64 >= $QEMU_MIN, socat, zstd, setpriv, ip, iperf3, ping, mke2fs   (to test and to demonstrate)
+  PostgreSQL >= 12, redis-server, prometheus, curl, jq, strace, dpkg-shlibdeps   (to test)
+  clang-14, llvm-strip-14, libbpf's headers   (to test: they compile the kernel's program anew)
   a Linux kernel with a 16550 serial port and devtmpfs built in, as $VMLINUZ
 NEEDS
     exit 3

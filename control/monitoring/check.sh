@@ -24,7 +24,7 @@ ok() { echo "ok: $*"; }
 left_out() { echo "left out: $*"; exit 0; }
 fail() { echo "FAILED: $*" >&2; exit 1; }
 for tool in promtool prometheus curl jq; do
-    command -v "$tool" >/dev/null || left_out "$tool is not installed (benches/install.sh does that)"
+    command -v "$tool" >/dev/null || left_out "$tool is not installed (benches/install.sh --tests does that)"
 done
 
 # ---- by themselves ------------------------------------------------------------------------------------------
