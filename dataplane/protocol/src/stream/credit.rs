@@ -1,7 +1,7 @@
 //! Memory that receivers promise to their peers, shared by the sessions of a process, so that who does not read cannot
 //! take it from who does.
 //!
-//! A connection's promise begins small, doubles each time that its hypervisor took all of it, and never exceeds half of
+//! A connection's promise begins small, doubles each time that its hypervisor took half of it, and never exceeds half of
 //! what is left: `n` connections that take no more leave a share of `1 / (n + 1)` to the next (Choudhury and Hahne,
 //! "Dynamic queue length thresholds", IEEE/ACM ToN 6-2). The least is always there (DWCP-47). What was promised once is
 //! never taken back; it is used up.
@@ -91,7 +91,7 @@ impl Promise {
     /// The first of a connection: the sender may send `first` bytes.
     pub(super) fn new(memory: ReceiveMemory, first: u64, window: u64) -> Self {
         memory.take(first);
-        Promise { memory, window, first, reach: first, limit: first, consumed: 0, grows_at: first }
+        Promise { memory, window, first, reach: first, limit: first, consumed: 0, grows_at: first / 2 }
     }
 
     /// Position up to which the sender may send, as it was last told.
@@ -115,7 +115,8 @@ impl Promise {
     pub(super) fn renew(&mut self) -> u64 {
         if self.consumed >= self.grows_at {
             self.reach = self.reach.saturating_mul(2);
-            self.grows_at = self.consumed.saturating_add(self.reach);
+            // Half of it: a sender that waits for the other half on a long path would be held up by promises, not by the path.
+            self.grows_at = self.consumed.saturating_add(self.reach / 2);
         }
         let most = self.memory.most(self.outstanding(), self.window).max(self.first);
         self.reach = self.reach.min(most);

@@ -2,13 +2,13 @@
 //!
 //! What is delivered in a time says how fast the link is only while the link is the bottleneck; otherwise it says how fast the
 //! source, the codec or the far hypervisor is. BBR discounts samples that the application limited (Cardwell et al., ACM Queue
-//! 14-5); here an interval counts as the link's only if the hypervisor had to wait for long in it *and* every frame took clearly
-//! longer than the shortest round trip. It is the least delay that tells a standing queue from a burst (Nichols and Jacobson,
+//! 14-5); here an interval counts as the link's only if the hypervisor had to wait for long in it *and* every
+//! frame took clearly longer than the shortest round trip. It is the least delay that tells a standing queue from a burst (Nichols and Jacobson,
 //! "Controlling queue delay", ACM Queue 10-5): of acknowledgements that come in clumps the last has waited for none.
 
 use super::pace::{
-    BATCH_TIME, BATCHES_MIN, DRAIN_MIN, GAIN, GAIN_GROWING, GROWTH, GROWTH_PATIENCE, Highest, INTERVAL_MIN,
-    RATE_AGE, RATE_AGE_ROUND_TRIPS, RoundTrip, bytes_in,
+    ArrivalRate, BATCH_TIME, BATCHES_MIN, DRAIN_MIN, Growth, Highest, RATE_AGE, RATE_AGE_ROUND_TRIPS,
+    RoundTrip, bytes_in,
 };
 use crate::limits::{BATCH_BYTES_MAX, BATCH_BYTES_MIN, CARRY_BYTES_MAX, SEND_WINDOW_BYTES_START};
 use crate::time::Instant;
@@ -30,16 +30,14 @@ pub(super) struct Link {
     highest: Highest,
     /// For the choice of efforts: what it does, bytes a second.
     usual: Option<f64>,
-    /// Intervals since it grew.
-    still: u32,
-    /// The present interval: when it began, what had been delivered by then, how long the quickest frame took.
-    since: Option<Instant>,
-    base: u64,
+    growth: Growth,
+    arrivals: ArrivalRate,
+    /// How long the quickest frame of the present interval took.
     delay: Option<Duration>,
     /// How long the hypervisor waited.
     held_up: Duration,
-    /// In this interval the far hypervisor was behind with taking what had been verified.
-    behind: bool,
+    /// All the time in it the far hypervisor was behind with taking what had been verified; `None`: it was not asked.
+    behind: Option<bool>,
     /// Intervals so far that were the link's.
     limited: u64,
 }
@@ -47,33 +45,34 @@ pub(super) struct Link {
 impl Link {
     /// Something is sent that was not read for so long because too much was under way.
     pub(super) fn sent(&mut self, held_up: Duration, now: Instant) {
-        self.since.get_or_insert(now);
+        self.arrivals.begin(now);
         self.held_up += held_up;
     }
 
-    /// The far hypervisor is behind: what is late now is not the link's doing.
-    pub(super) fn far_side_is_behind(&mut self) {
-        self.behind = true;
+    /// Whether the far hypervisor is behind: what is late then is not the link's doing. After a loss is repaired it is for a
+    /// moment, because everything comes at once.
+    pub(super) fn far_side(&mut self, behind: bool) {
+        self.behind = Some(behind && self.behind != Some(false));
     }
 
-    /// What was sent at `sent_at` has been verified, `delivered` encoded bytes in all since the beginning.
-    pub(super) fn delivered(&mut self, sent_at: Instant, delivered: u64, now: Instant) {
-        self.round_trip.add(sent_at, now);
-        let delay = now.since(sent_at);
-        let delay = self.delay.map_or(delay, |least| least.min(delay));
-        self.delay = Some(delay);
-        let Some(since) = self.since else { return };
-        let elapsed = now.since(since);
-        let round_trip = self.round_trip().unwrap_or_default();
-        if delivered == self.base || elapsed < INTERVAL_MIN.max(round_trip) {
-            return;
-        }
-        let rate = delivered.saturating_sub(self.base) as f64 / elapsed.as_secs_f64();
+    /// What left at `left_at` has arrived, or been verified where nobody says what has arrived.
+    pub(super) fn acknowledged(&mut self, left_at: Instant, now: Instant) {
+        self.round_trip.add(left_at, now);
+        let delay = now.since(left_at);
+        self.delay = Some(self.delay.map_or(delay, |least| least.min(delay)));
+    }
+
+    /// So many encoded bytes in all since the beginning have arrived, in whatever order.
+    pub(super) fn arrived(&mut self, total: u64, now: Instant) {
+        let (Some(delay), round_trip) = (self.delay, self.round_trip().unwrap_or_default()) else { return };
+        let Some(rates) = self.arrivals.end(total, round_trip, now) else { return };
         let queued = round_trip.mul_f64(QUEUE_SHARE).max(round_trip + QUEUE_MIN);
-        let held_up = self.held_up > elapsed.mul_f64(HELD_UP_SHARE);
-        let limited = held_up && !self.behind && delay > queued;
-        let grown = self.highest.get().is_none_or(|best| rate > best as f64 * GROWTH);
-        self.still = if grown { 0 } else { self.still.saturating_add(1) };
+        let held_up = self.held_up > rates.elapsed.mul_f64(HELD_UP_SHARE);
+        let limited = held_up && self.behind != Some(true) && delay > queued;
+        if limited {
+            self.growth.interval(rates.last, self.highest.get());
+        }
+        let rate = if self.growth.is_over() { rates.usual } else { rates.last } as f64;
         if limited || self.highest.get().is_none_or(|best| rate > best as f64) {
             self.highest.add(rate as u64, now, RATE_AGE.max(round_trip * RATE_AGE_ROUND_TRIPS));
         }
@@ -88,8 +87,7 @@ impl Link {
             Some(usual) => usual,
         });
         self.limited += u64::from(limited);
-        (self.since, self.base) = (Some(now), delivered);
-        (self.delay, self.held_up, self.behind) = (None, Duration::ZERO, false);
+        (self.delay, self.held_up, self.behind) = (None, Duration::ZERO, None);
     }
 
     /// Shortest recent round trip.
@@ -115,8 +113,8 @@ impl Link {
                 // As many batches as in a connection's window.
                 let batch = bytes_in(rate, BATCH_TIME).clamp(BATCH_BYTES_MIN, BATCH_BYTES_MAX as u64);
                 let least = BATCHES_MIN * (batch + CARRY_BYTES_MAX as u64);
-                let gain = if self.still < GROWTH_PATIENCE { GAIN_GROWING } else { GAIN };
-                bytes_in(rate, (round_trip * gain).max(DRAIN_MIN)).max(least)
+                let gain = self.growth.gain();
+                bytes_in(rate, (round_trip * gain).max(DRAIN_MIN)).max(least).max(self.growth.window_min())
             }
             _ => SEND_WINDOW_BYTES_START,
         }
@@ -136,7 +134,8 @@ mod tests {
         for round in from..from + rounds {
             let at = 1000 + round * 50;
             link.sent(Duration::from_millis(if held_up { 30 } else { 0 }), ms(at));
-            link.delivered(ms(at + 50 - delay_ms), link.base + bytes, ms(at + 50));
+            link.acknowledged(ms(at + 50 - delay_ms), ms(at + 50));
+            link.arrived(link.arrivals.total() + bytes, ms(at + 50));
         }
     }
 
@@ -155,6 +154,19 @@ mod tests {
         assert_eq!(link.limited(), 0, "no queue");
         run(&mut link, 20, 20, 1_000_000, 50 + 20, true);
         assert!(link.limited() >= 19, "{}", link.limited());
+    }
+
+    /// What arrives in lumps is as fast as it is on average.
+    #[test]
+    fn lumps_do_not_make_a_link_faster() {
+        let mut link = Link::default();
+        run(&mut link, 0, 20, 1_000_000, 40, true);
+        for round in 0..100 {
+            run(&mut link, 20 + round, 1, if round % 2 == 0 { 1_900_000 } else { 100_000 }, 70, true);
+        }
+        assert!((link.rate().unwrap() - 20e6).abs() < 5e6, "{:?}", link.rate());
+        // By the highest of single intervals it would be 3 times 38 MB/s in 40 ms.
+        assert!(link.window() < 2 * 2_400_000, "{}", link.window());
     }
 
     #[test]

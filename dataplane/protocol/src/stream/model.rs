@@ -75,8 +75,10 @@ fn run(mode: Mode, contents: &[Content], path: Path, total: f64) -> Outcome {
             flying.pop_front();
             under_way -= encoded;
             (verified, consumed) = (verified + encoded as u64, position);
-            link.delivered(at(began), verified, at(now));
-            pace.delivered(at(began), consumed as u64, at(now));
+            link.acknowledged(at(began), at(now));
+            link.arrived(verified, at(now));
+            pace.taken(at(began), at(now));
+            pace.arrived(consumed as u64, at(now));
         }
         let batch = pace.batch() as f64;
         let budget = (pace.window() as f64 - (sent - consumed)).min(batch).min(32e6 - (sent - consumed));

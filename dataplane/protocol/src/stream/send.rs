@@ -103,7 +103,6 @@ pub struct Outbound {
     link: Link,
     /// What guest bytes spend their time on.
     times: Times,
-    verified_bytes: u64,
     /// When the peer last verified something.
     verified_at: Instant,
     bytes: SentBytes,
@@ -138,7 +137,6 @@ impl Outbound {
             spans: Vec::new(),
             link: Link::default(),
             times: Times::default(),
-            verified_bytes: 0,
             verified_at: Instant::START,
             bytes: SentBytes::default(),
             window_granted: RECEIVE_WINDOW_BYTES,
@@ -487,9 +485,8 @@ impl Outbound {
             for key in under_way.parts.iter().chain(std::iter::once(&own)) {
                 self.retained.release(key);
             }
-            self.verified_bytes += under_way.encoded_bytes;
             self.verified_at = now;
-            self.link.delivered(under_way.left_at, self.verified_bytes, now);
+            self.link.acknowledged(under_way.left_at, now);
             sending.verified_under_way.push_back(under_way);
         }
         if entry.consumed > sending.consumed {
@@ -497,13 +494,19 @@ impl Outbound {
         }
         while sending.verified_under_way.front().is_some_and(|batch| batch.end <= sending.consumed) {
             let Some(batch) = sending.verified_under_way.pop_front() else { break };
-            sending.pace.delivered(batch.sent_at, sending.consumed, now);
+            sending.pace.taken(batch.sent_at, now);
         }
+        sending.pace.arrived(sending.arrived_total(), now);
         sending.limit = sending.limit.max(entry.limit);
-        if sending.verified - sending.consumed.min(sending.verified) > FAR_BATCHES * sending.pace.batch() {
-            self.link.far_side_is_behind();
-        }
+        let to_take = sending.verified - sending.consumed.min(sending.verified);
+        self.link.far_side(to_take > FAR_BATCHES * sending.pace.batch());
+        self.link.arrived(self.encoded_arrived(), now);
         Ok(())
+    }
+
+    /// Encoded bytes that have arrived since the beginning, each once.
+    fn encoded_arrived(&self) -> u64 {
+        self.bytes.encoded - self.retained.bytes_to_arrive()
     }
 
     /// Since when the peer has verified nothing of what is under way; `None` while nothing is.

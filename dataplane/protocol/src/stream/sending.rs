@@ -115,13 +115,20 @@ impl Sending {
         place.and_then(|place| self.under_way.get_mut(place))
     }
 
-    /// A frame of what is under way at `sequence` has arrived.
-    pub(super) fn arrived(&mut self, sequence: u64) {
-        let Some(under_way) = self.at(sequence) else { return };
+    /// A frame of what is under way at `sequence` has arrived. Returns when that batch left.
+    pub(super) fn arrived(&mut self, sequence: u64) -> Option<Instant> {
+        let under_way = self.at(sequence)?;
+        let left_at = under_way.left_at;
         under_way.missing = under_way.missing.saturating_sub(1);
         if under_way.missing == 0 {
             self.arrived += under_way.length;
         }
+        Some(left_at)
+    }
+
+    /// Guest bytes that have arrived whole since the beginning.
+    pub(super) fn arrived_total(&self) -> u64 {
+        self.verified + self.arrived
     }
 
     /// One that had arrived may have been lost after all.

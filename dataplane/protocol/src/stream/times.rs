@@ -25,6 +25,8 @@ const FREE_SHARE: f64 = 0.25;
 const HELD_UP_FREE_SHARE: f64 = 0.5;
 /// A session whose source waits for the path less than this share of the time is not held up by it.
 const HELD_UP_SHARE: f64 = 0.05;
+/// Nor is one held up by it that spends so many times longer on encoding.
+const ENCODING_SHARE: f64 = 4.0;
 /// While nothing shows that the link is the bottleneck, it is taken to be this much faster with every period: how fast it is
 /// can only be learned by using it.
 const LINK_GROWTH: f64 = 1.25;
@@ -197,7 +199,7 @@ impl Times {
         let held_up = self.recent.path > HELD_UP_SHARE * self.recent.elapsed;
         if limited {
             (self.link_growth, self.unlimited_periods) = (1.0, 0);
-        } else if !held_up {
+        } else if !held_up || self.recent.encoding > ENCODING_SHARE * self.recent.path {
             self.unlimited_periods += 1;
             if self.unlimited_periods > LINK_GROWTH_AFTER {
                 self.link_growth = (self.link_growth * LINK_GROWTH).min(LINK_GROWTH_MAX);

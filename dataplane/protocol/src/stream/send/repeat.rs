@@ -48,10 +48,15 @@ impl Outbound {
                 self.arrivals.add(now.since(taken_at));
             }
             let (connection, sequence) = arrival.owner;
-            if let Some(sending) = self.connections.get_mut(&connection) {
-                sending.arrived(sequence);
-                any = true;
+            let Some(sending) = self.connections.get_mut(&connection) else { continue };
+            if let Some(left_at) = sending.arrived(sequence) {
+                self.link.acknowledged(left_at, now);
             }
+            sending.pace.arrived(sending.arrived_total(), now);
+            any = true;
+        }
+        if any {
+            self.link.arrived(self.encoded_arrived(), now);
         }
         any
     }
