@@ -15,6 +15,7 @@ use crate::events::Events;
 use crate::gateway::{Gateway, Sessions, Supervisor};
 use crate::log::Levels;
 use crate::metrics::Metrics;
+use crate::records::Records;
 
 /// The node.
 pub(crate) struct Node {
@@ -33,6 +34,7 @@ pub(crate) struct Node {
     pub(crate) gateway: Arc<Gateway>,
     pub(crate) supervisor: Arc<Supervisor>,
     pub(crate) sessions: Arc<Sessions>,
+    pub(crate) records: Arc<Records>,
 }
 
 /// What a node is made from.
@@ -85,6 +87,7 @@ impl Node {
             gateway,
             supervisor,
             sessions,
+            records: Arc::default(),
         }
     }
 
