@@ -32,13 +32,13 @@ fn code(result: Result<Value>) -> Result<String> {
 
 fn component(control: &Control, name: &str) -> Result<Value> {
     let health = control.rpc()?.call("node.health", json!({}))?;
-    let all = health["components"].as_array().into_iter().flatten();
-    all.filter(|one| one["name"] == name).cloned().next().with_context(|| format!("no {name}: {health}"))
+    let mut all = health["components"].as_array().into_iter().flatten();
+    all.find(|one| one["name"] == name).cloned().with_context(|| format!("no {name}: {health}"))
 }
 
 fn part(component: &Value, name: &str) -> Value {
-    let all = component["parts"].as_array().into_iter().flatten();
-    all.filter(|one| one["name"] == name).cloned().next().unwrap_or_default()
+    let mut all = component["parts"].as_array().into_iter().flatten();
+    all.find(|one| one["name"] == name).cloned().unwrap_or_default()
 }
 
 fn migration(control: &Control, session: &Session) -> Result<Option<Value>> {
@@ -116,8 +116,9 @@ fn must_be_delivered(control: &Control, session: &Session, bytes: u64) -> Result
     ensure!(found["outcome"] == "delivered" && found["reason"].is_null(), "{found}");
     ensure!(found["source"]["state"] == "finished" && found["source"]["guest_bytes"] == bytes, "{found}");
     ensure!(found["ended_at"].is_string(), "{found}");
-    let seen = wait::until("the session's record", RECORDED, || stored(control, session))?;
-    ensure!(seen["record"]["state"] == "finished", "{seen}");
+    wait::until("the session's record", RECORDED, || {
+        Ok(stored(control, session)?.filter(|seen| seen["record"]["state"] == "finished"))
+    })?;
     Ok(found)
 }
 
@@ -148,8 +149,10 @@ fn records_are_complete_after_kill_9_in_the_middle_of_migrations() -> Result<()>
         let record = control.rpc()?.call("session.get", json!({"session": ended.id}))?;
         ensure!(record["state"] == "finished" && record["guest_bytes"] == 300_005, "{record}");
         control.rpc()?.call("session.get", json!({"session": ended.id}))?;
-        let cache = component(&control, "cache")?;
-        ensure!(cache["state"] == "up" && cache["detail"].to_string().contains("1 hits"), "{cache}");
+        wait::until("the second answer to come from the cache", ANSWER_WAIT, || {
+            let cache = component(&control, "cache")?;
+            Ok((cache["state"] == "up" && cache["detail"].to_string().contains(", 1 hits")).then_some(()))
+        })?;
 
         let told = |what: &[&str]| -> Result<String> {
             let socket = control.socket().display().to_string();
@@ -204,11 +207,10 @@ fn a_locked_database_refuses_keys_keeps_the_rest_and_loses_nothing() -> Result<(
         ensure!(code(keyed)? == "not_recorded", "a key was taken without the database");
         // Migrations do not wait for the database.
         let under = migrate(scratch, &control, &b, "locked", None)?;
-        let database = component(&control, "database")?;
-        ensure!(
-            database["state"] == "degraded" && database["detail"].to_string().contains("locked"),
-            "{database}"
-        );
+        let database = wait::until("the lock to be told", ANSWER_WAIT, || {
+            Ok(Some(component(&control, "database")?).filter(|one| one["state"] == "degraded"))
+        })?;
+        ensure!(database["detail"].to_string().contains("locked"), "{database}");
         ensure!(part(&database, "spool")["detail"].to_string().contains("on disk"), "{database}");
         ensure!(control.health("/ready")?.0 == 200, "a node without its database is degraded, not down");
         let session = under.finish(50_000)?;
@@ -300,7 +302,7 @@ fn a_full_disk_refuses_what_cannot_be_written_down_and_loses_nothing() -> Result
     fs::create_dir(&disk)?;
     let name = "a_full_disk_refuses_what_cannot_be_written_down_and_loses_nothing";
     let script =
-        format!("mount -t tmpfs -o size=3m tmpfs \"${FULL}\" && exec \"$0\" --exact {name} --nocapture");
+        format!("mount -t tmpfs -o size=24m tmpfs \"${FULL}\" && exec \"$0\" --exact {name} --nocapture");
     let output = Command::new("unshare")
         .args(["--mount", "--map-root-user", "sh", "-c", &script])
         .arg(std::env::current_exe()?)
@@ -337,8 +339,9 @@ fn on_a_full_disk(disk: &Path) -> Result<()> {
             }
         })?;
         ensure!(refused == "not_recorded", "{refused}");
-        let database = component(&control, "database")?;
-        ensure!(database["state"] == "degraded", "{database}");
+        wait::until("the full disk to be told", ANSWER_WAIT, || {
+            Ok((component(&control, "database")?["state"] == "degraded").then_some(()))
+        })?;
         ensure!(control.health("/ready")?.0 == 200, "what only looks still works");
         fs::remove_file(&ballast)?;
         wait::until("the database to write again", DRAINED, || {

@@ -84,6 +84,8 @@ pub(crate) const KINDS_MAX: usize = 32;
 pub(crate) const HANDSHAKE: Duration = Duration::from_secs(5);
 /// Handshakes of remote callers at once: each is a signature, and who makes many is no caller yet.
 pub(crate) const HANDSHAKES_MAX: usize = 64;
+/// How long a call waits for others' keys to be looked up: a database that hangs must not gather all calls there.
+pub(crate) const CLAIM_WAIT: Duration = Duration::from_secs(5);
 /// Idempotency keys that are remembered as claimed for calls that were not begun; beyond it they stay taken for a day.
 pub(crate) const UNBEGUN_KEPT: usize = 10_000;
 /// Largest file of tokens that is read, in bytes: a thousand lines.

@@ -56,7 +56,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// The host's own name, for nodes that were given none.
 fn host_name() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    match name.trim() {
+        // Records are kept under a node's name: it has one.
+        "" => "localhost".to_owned(),
+        name => name.to_owned(),
+    }
 }
 
 /// The environment, without what is no text: no key takes that.

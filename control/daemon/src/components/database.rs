@@ -150,7 +150,10 @@ impl Component for Database {
             // Whether it answered is noted in the store's own health.
             let slow = timeout(DATABASE_LOOK, store.check()).await.is_err();
             let health = store.health();
-            let audit = match (self.node.records.broken(), self.books.trouble(), &health.anchor_fault) {
+            // What could not be written is over once everything that waits is stored.
+            let waits = health.away.is_some() || health.spooled > 0;
+            let trouble = self.books.trouble().filter(|_| waits);
+            let audit = match (self.node.records.broken(), trouble, &health.anchor_fault) {
                 (Some(why), _, _) => {
                     part("audit", HealthState::Down, format!("{why}; calls that change anything are refused"))
                 }

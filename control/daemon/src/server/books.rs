@@ -13,8 +13,9 @@ use novacron_store::audit::{AuditDraft, AuditOutcome};
 use novacron_store::limits::AUDIT_DETAIL_BYTES_MAX;
 use novacron_store::{Claim, Kept, Store, StoreError};
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
-use crate::limits::UNBEGUN_KEPT;
+use crate::limits::{CLAIM_WAIT, UNBEGUN_KEPT};
 use crate::records::Records;
 
 /// Caller and key.
@@ -168,7 +169,13 @@ impl Books {
         let name = (of.caller.clone(), key.to_owned());
         let store = self.records.store().map_err(|error| not_recorded(&error.to_string()))?;
         let request = format!("{} {}", of.method, of.meant);
-        let mut unbegun = self.unbegun.lock().await;
+        let Ok(mut unbegun) = timeout(CLAIM_WAIT, self.unbegun.lock()).await else {
+            let why = format!(
+                "other calls have waited for {} s for the database to look up their keys",
+                CLAIM_WAIT.as_secs()
+            );
+            return Err(not_recorded(&why));
+        };
         let claim = match store.claim(&of.caller, key, &request).await {
             Ok(claim) => claim,
             Err(error) => {
