@@ -247,6 +247,8 @@ pub struct AuditList {
     pub entries: Vec<AuditRecord>,
     /// The next call's `after`; `null` after the last entry.
     pub next: Option<u64>,
+    /// Where the log ends now, `NUMBER:HASH`.
+    pub head: String,
 }
 
 /// Result of `audit.verify`: the log is whole.

@@ -106,7 +106,8 @@ pub(crate) async fn audit_list(node: &Node, asked: &AuditPage) -> Result<AuditLi
         let more = found.len() > items_max as usize;
         found.truncate(items_max as usize);
         let next = found.last().filter(|_| more).map(|last| last.seq);
-        Ok(AuditList { entries: found.into_iter().map(entry).collect(), next })
+        let head = store.audit_head().await?.to_string();
+        Ok(AuditList { entries: found.into_iter().map(entry).collect(), next, head })
     })
     .await
 }
