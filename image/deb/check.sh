@@ -276,6 +276,6 @@ if [ -x "$root/usr/bin/novacron-control" ]; then
     compare "$units/novacron-control.service" "$work/traced/node.sock" "audit verify --control" "$root/usr/bin/novacron-control" \
         --config "$root/etc/novacron/novacron.yaml" --data-dir "$work/traced" \
         --set system.control_socket="$work/traced/node.sock" --set dwcp.gateway_socket="$work/traced/gateway.sock" \
-        --set dwcp.gateway_program="$root/usr/bin/novacron-gateway" --set security.enable_encryption=false \
+        --set dwcp.gateway_program="$root/usr/bin/novacron-gateway" --set security.enable_encryption=false --set network.enable_tls=false \
         --set system.health_check_port=0 --set monitoring.metrics_port=0 --set network.bind_port=0
 fi

@@ -261,9 +261,11 @@ impl Store {
         }
     }
 
-    /// Gives the spool a bounded time to reach the database. What is left is in its file for the next process.
+    /// Gives the spool a bounded time to reach the database, then lets go of that for all handles. What is left is in the
+    /// spool's file for the next process.
     pub async fn close(self) -> StoreHealth {
         let _ = timeout(CLOSE_TIME_MAX, self.drained()).await;
+        let _ = timeout(CLOSE_TIME_MAX, self.inner.backend.close()).await;
         self.health()
     }
 }
