@@ -206,11 +206,14 @@ if [ -x "$root/usr/bin/novacron-control" ]; then
     unprivileged
     setpriv --reuid="$user" --regid="$group" --clear-groups "$root/usr/bin/novactl" info --gateway "$run/gateway.sock" \
         >/dev/null || fail "its gateway does not answer"
+    setpriv --reuid="$user" --regid="$group" --clear-groups "$root/usr/bin/novactl" audit verify --control "$run/node.sock" \
+        >/dev/null || fail "its audit log is not whole"
+    [ "$(stat -c %a "$state/store.sqlite")" = 600 ] || fail "the database's mode"
     kill -TERM "$gateway_pid"
     rc=0; wait "$gateway_pid" || rc=$?
     gateway_pid=""
     [ "$rc" -eq 0 ] || { cat "$work/control.log" >&2; fail "the control process ended with $rc"; }
-    ok "the control process runs so as well, with its gateway, and ends by SIGTERM"
+    ok "the control process runs so as well, with its gateway and its database, and ends by SIGTERM"
 fi
 
 # ---- its system calls against the unit's filter ---------------------------------------------------------------
@@ -228,32 +231,54 @@ expand() {
         esac
     done
 }
-# As systemd reads them: in order, what a line names is added or, behind a tilde, taken away.
-expand @default | sort -u >"$work/allowed"
-sed -n 's/^SystemCallFilter=//p' "$unit" >"$work/lines"
-while read -r line; do
-    # shellcheck disable=SC2046,SC2086 # the lists are to be split
-    expand ${line#\~} | sort -u >"$work/named"
-    case "$line" in
-        \~*) comm -23 "$work/allowed" "$work/named" >"$work/next" ;;
-        *) sort -u "$work/allowed" "$work/named" >"$work/next" ;;
-    esac
-    mv "$work/next" "$work/allowed"
-done <"$work/lines"
-[ "$(wc -l <"$work/allowed")" -gt 200 ] || fail "the unit's filter could not be read"
-strace -f -qq -o "$work/trace" "$root/usr/bin/novacron-gateway" --control "$work/traced.sock" --insecure-plaintext \
-    --listen tcp:127.0.0.1:0 --records "$work/records.jsonl" 2>"$work/traced.log" &
-strace_pid=$!
-for _ in $(seq 300); do [ ! -S "$work/traced.sock" ] || break; sleep 0.1; done
-gateway_pid="$(cat "/proc/$strace_pid/task/$strace_pid/children")"
-"$root/usr/bin/novactl" sessions --gateway "$work/traced.sock" >/dev/null || fail "the traced gateway does not answer"
-kill -HUP $gateway_pid
-sleep 0.5
-kill -TERM $gateway_pid
-wait "$strace_pid" || true
-gateway_pid=""
-sed -E 's/^[0-9]+ +(<\.\.\. )?//' "$work/trace" | sed -nE 's/^([a-z][a-z0-9_]+)[( ].*/\1/p' | sort -u >"$work/used"
-[ "$(wc -l <"$work/used")" -gt 30 ] || fail "strace saw next to nothing"
-missing="$(comm -23 "$work/used" "$work/allowed" | tr '\n' ' ')"
-[ -z "$missing" ] || fail "the unit's filter refuses what the gateway calls: $missing"
-ok "the $(wc -l <"$work/used") system calls from start to end are in the unit's filter"
+# What a unit's filter allows, as systemd reads its lines: in order, what a line names is added or, behind a tilde, taken away.
+allowed() {
+    expand @default | sort -u >"$work/allowed"
+    sed -n 's/^SystemCallFilter=//p' "$1" >"$work/lines"
+    while read -r line; do
+        # shellcheck disable=SC2046,SC2086 # the lists are to be split
+        expand ${line#\~} | sort -u >"$work/named"
+        case "$line" in
+            \~*) comm -23 "$work/allowed" "$work/named" >"$work/next" ;;
+            *) sort -u "$work/allowed" "$work/named" >"$work/next" ;;
+        esac
+        mv "$work/next" "$work/allowed"
+    done <"$work/lines"
+    [ "$(wc -l <"$work/allowed")" -gt 200 ] || fail "the filter of $1 could not be read"
+}
+# Runs a program to its end under strace, as the unit's user: root is asked for more. Once its socket is there and it has
+# answered a question, it is ended, and what it called is compared.
+#   compare UNIT SOCKET "QUESTION" PROGRAM...
+compare() {
+    local filter="$1" socket="$2" question="$3" strace_pid missing
+    shift 3
+    allowed "$filter"
+    "${as_user[@]}" strace -f -qq -o "$traced/trace" "$@" 2>"$work/traced.log" &
+    strace_pid=$!
+    for _ in $(seq 300); do [ ! -S "$socket" ] || break; sleep 0.1; done
+    gateway_pid="$(tr -d ' ' <"/proc/$strace_pid/task/$strace_pid/children")"
+    # shellcheck disable=SC2086 # its words
+    "${as_user[@]}" "$root/usr/bin/novactl" $question "$socket" >/dev/null || { cat "$work/traced.log" >&2; fail "the traced $1 does not answer"; }
+    kill -HUP "$gateway_pid"
+    sleep 0.5
+    kill -TERM "$gateway_pid"
+    wait "$strace_pid" || true
+    gateway_pid=""
+    sed -E 's/^[0-9]+ +(<\.\.\. )?//' "$traced/trace" | sed -nE 's/^([a-z][a-z0-9_]+)[( ].*/\1/p' | sort -u >"$work/used"
+    [ "$(wc -l <"$work/used")" -gt 30 ] || fail "strace saw next to nothing"
+    missing="$(comm -23 "$work/used" "$work/allowed" | tr '\n' ' ')"
+    [ -z "$missing" ] || fail "the filter of $(basename "$filter") refuses what $(basename "$1") calls: $missing"
+    ok "the $(wc -l <"$work/used") system calls of $(basename "$1") from start to end are in the unit's filter"
+}
+traced="$work/traced"
+install -d -m 0700 -o "$user" -g "$group" "$traced" "$traced/data"
+as_user=(setpriv "--reuid=$user" "--regid=$group" --clear-groups)
+compare "$unit" "$traced/traced.sock" "sessions --gateway" "$root/usr/bin/novacron-gateway" --control "$traced/traced.sock" \
+    --insecure-plaintext --listen tcp:127.0.0.1:0 --records "$traced/records.jsonl"
+if [ -x "$root/usr/bin/novacron-control" ]; then
+    compare "$units/novacron-control.service" "$traced/node.sock" "audit verify --control" "$root/usr/bin/novacron-control" \
+        --config "$root/etc/novacron/novacron.yaml" --data-dir "$traced/data" \
+        --set system.control_socket="$traced/node.sock" --set dwcp.gateway_socket="$traced/gateway.sock" \
+        --set dwcp.gateway_program="$root/usr/bin/novacron-gateway" --set security.enable_encryption=false --set network.enable_tls=false \
+        --set system.health_check_port=0 --set monitoring.metrics_port=0 --set network.bind_port=0
+fi

@@ -52,3 +52,13 @@ pub(crate) const CHOICE_ROUNDS_MAX: u32 = 3;
 pub(crate) const TRANSPORT_QUEUE_BYTES: f64 = 512.0 * 1024.0;
 /// Most steps of a replay: a gigabyte in the smallest batches takes far fewer.
 pub(crate) const REPLAY_STEPS_MAX: u64 = 20_000_000;
+/// What is promised of an idle control process's resident memory.
+pub(crate) const CONTROL_BYTES_GOAL: u64 = 120 << 20;
+/// How long it is watched while it is idle: a hundredth of a core is thirty ticks of its clock then.
+pub(crate) const CONTROL_IDLE: Duration = Duration::from_secs(30);
+/// Callers that ask it at once.
+pub(crate) const CALL_CONNECTIONS: usize = 8;
+/// How long they ask.
+pub(crate) const CALL_TIME: Duration = Duration::from_secs(5);
+/// Times that progress is waited for.
+pub(crate) const PROGRESS_SAMPLES: u32 = 40;

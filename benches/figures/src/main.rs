@@ -2,6 +2,7 @@
 //! whether it is reached. It measures and tells; it does not fail because a figure is short.
 
 mod choice;
+mod control;
 mod fleet;
 mod flood;
 mod interrupt;
@@ -100,6 +101,14 @@ struct Args {
     #[arg(long, default_value_t = 60, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(3..=3600))]
     probe_trial_seconds: u64,
 
+    /// Starts and stops of the control process
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    starts: u32,
+
+    /// Times that it is killed in the middle of a migration
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    kills: u32,
+
     /// Where to write everything that was found
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -119,6 +128,7 @@ enum Figure {
     Probe,
     Tls,
     Flood,
+    Control,
 }
 
 fn main() -> ExitCode {
@@ -150,6 +160,7 @@ fn run(args: &Args) -> Result<()> {
         probes: None,
         tls: None,
         flood: None,
+        control: None,
     };
     if wanted(Figure::Relay) {
         let relay = relay::measure(args.relay_mib << 20, args.rounds, &say)?;
@@ -212,6 +223,11 @@ fn run(args: &Args) -> Result<()> {
         let flood = flood::measure(args.relay_mib << 20, args.rounds, &say)?;
         report.figures.extend(flood.verdicts.iter().cloned());
         report.flood = Some(flood);
+    }
+    if wanted(Figure::Control) {
+        let control = control::measure(args.starts, args.kills, &say)?;
+        report.figures.extend(control.verdicts.iter().cloned());
+        report.control = Some(control);
     }
     println!("\n{}", report.text());
     match &args.json {

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 use crate::choice::Choice;
+use crate::control::ControlFigures;
 use crate::fleet::{Fleet, Stuck};
 use crate::flood::Flood;
 use crate::memory::Memory;
@@ -92,6 +93,7 @@ pub(crate) struct Report {
     pub(crate) probes: Option<Probes>,
     pub(crate) tls: Option<Tls>,
     pub(crate) flood: Option<Flood>,
+    pub(crate) control: Option<ControlFigures>,
 }
 
 impl Report {
@@ -108,6 +110,7 @@ impl Report {
             self.choice.as_ref().map(Choice::table),
             self.tls.as_ref().map(Tls::table),
             self.flood.as_ref().map(Flood::table),
+            self.control.as_ref().map(ControlFigures::table),
         ];
         let mut text = format!("{}\n\n", self.host);
         for table in tables.into_iter().flatten() {

@@ -10,6 +10,7 @@
 //! control     novacron-control, its gateway, and its pages over HTTP
 //! identity    keys and certificates of gateways
 //! Session     what is said to two gateways by hand
+//! postgres    a PostgreSQL of the test's own
 //! Novactl     Process: a migration as a person starts it, and its report
 //! Opaque      a session whose ends are sockets of the test
 //! Stage       a guest, where it is to go, and both gateways
@@ -39,6 +40,7 @@ pub mod novactl;
 pub mod opaque;
 pub mod pause;
 pub mod port;
+pub mod postgres;
 pub mod process;
 pub mod qemu;
 pub mod qmp;

@@ -83,6 +83,12 @@ pub(crate) enum Command {
     /// Show what happened at a node, and what happens
     #[command(after_help = crate::node::args::EVENTS_EXAMPLES)]
     Events(crate::node::args::EventsArgs),
+    /// Show what a node recorded: sessions, migrations, paths
+    #[command(subcommand)]
+    History(crate::node::args::HistoryCommand),
+    /// Show, verify or export a node's audit log
+    #[command(subcommand)]
+    Audit(crate::node::args::AuditCommand),
     /// Print a shell's completion of this command
     Completion(crate::shell::CompletionArgs),
     /// Write the manual's pages

@@ -17,6 +17,8 @@ pub(crate) const LOOKS_MAX: u32 = 4;
 
 /// Time to connect to and be answered by a gateway, for calls without a deadline of their own.
 pub(crate) const RPC_ANSWER: Duration = Duration::from_secs(5);
+/// Time for a node to follow its whole audit log: a million entries, from a database that others use too.
+pub(crate) const AUDIT_VERIFY: Duration = Duration::from_secs(120);
 /// Time a gateway may take beyond `open_timeout_ms` to answer `session.open`.
 pub(crate) const RPC_OPEN_MARGIN: Duration = Duration::from_secs(5);
 /// Tries to find a lost gateway's control socket again, one [`WATCH_RETRY_PAUSE`] apart.

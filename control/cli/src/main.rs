@@ -74,6 +74,8 @@ fn main() -> ExitCode {
         Command::Status(args) => said(node::status(args)),
         Command::Health(args) => said(node::health(args)),
         Command::Events(args) => said(node::events(args)),
+        Command::History(command) => said(node::history(command)),
+        Command::Audit(command) => said(node::audit(command)),
         Command::Completion(args) => said(Ok(shell::completion(args))),
         Command::Man(args) => said(shell::man(args)),
     })

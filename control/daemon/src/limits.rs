@@ -46,6 +46,26 @@ pub(crate) const GATEWAY_INFO_LOOK: Duration = Duration::from_secs(1);
 /// Records of ended sessions that are kept in memory; the gateway keeps 64.
 pub(crate) const ENDED_KEPT: usize = 1024;
 
+/// Between two records of a session whose state stays: what a crash of this process may lose of its progress, while the
+/// gateway still has it.
+pub(crate) const PROGRESS_RECORDED: Duration = Duration::from_secs(5);
+/// Pause before sessions that could not be recorded are tried again.
+pub(crate) const RECORD_AGAIN: Duration = Duration::from_secs(1);
+/// Time for what is not recorded yet, when this process stops.
+pub(crate) const RECORD_LAST: Duration = Duration::from_secs(2);
+/// Between two samples of paths: thirty peers fill what is kept of samples in eleven days.
+pub(crate) const PATHS_SAMPLED: Duration = Duration::from_secs(30);
+/// Between two rounds of letting go of what is old.
+pub(crate) const PRUNED: Duration = Duration::from_secs(3600);
+/// How long a start waits for the audit log to be followed; a longer log is followed while the node works.
+pub(crate) const VERIFY_AT_START: Duration = Duration::from_millis(1500);
+/// Time for the database to say that it is there, within a component's time for its health.
+pub(crate) const DATABASE_LOOK: Duration = Duration::from_secs(1);
+/// Most items of a page of records, and of heads to look for.
+pub(crate) const HISTORY_ITEMS_MAX: u32 = 500;
+/// Longest answer with a page of records, in bytes: half of the longest line, for what frames it.
+pub(crate) const HISTORY_ANSWER_BYTES_MAX: usize = novacron_control_api::limits::LINE_BYTES_MAX / 2;
+
 /// Longest request on the control socket, in bytes: `session.open` with every field filled is 20 kB.
 pub(crate) const REQUEST_BYTES_MAX: usize = 256 << 10;
 /// Bytes that are read from a caller at once.
@@ -64,10 +84,10 @@ pub(crate) const KINDS_MAX: usize = 32;
 pub(crate) const HANDSHAKE: Duration = Duration::from_secs(5);
 /// Handshakes of remote callers at once: each is a signature, and who makes many is no caller yet.
 pub(crate) const HANDSHAKES_MAX: usize = 64;
-/// Answers kept for idempotency keys, at most.
-pub(crate) const IDEMPOTENCY_KEPT: usize = 10_000;
-/// How long an answer is kept for its key: repeats come within minutes, of a caller that was restarted within hours.
-pub(crate) const IDEMPOTENCY_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+/// How long a call waits for others' keys to be looked up: a database that hangs must not gather all calls there.
+pub(crate) const CLAIM_WAIT: Duration = Duration::from_secs(5);
+/// Idempotency keys that are remembered as claimed for calls that were not begun; beyond it they stay taken for a day.
+pub(crate) const UNBEGUN_KEPT: usize = 10_000;
 /// Largest file of tokens that is read, in bytes: a thousand lines.
 pub(crate) const TOKEN_FILE_BYTES_MAX: u64 = 128 << 10;
 /// Shortest token, in bytes: 16 random bytes in hex are 32.
@@ -92,5 +112,7 @@ pub(crate) const PEERS_LOOK: Duration = Duration::from_secs(10);
 const _: () = assert!(
     RETRY_PAUSES[0].as_secs() + RETRY_PAUSES[1].as_secs() + RETRY_PAUSES[2].as_secs() < PHASE.as_secs()
 );
+const _: () = assert!(VERIFY_AT_START.as_millis() * 4 < PHASE.as_millis());
+const _: () = assert!(DATABASE_LOOK.as_millis() < CHECK_WAIT.as_millis());
 const _: () = assert!(SESSIONS_LOOK.as_millis() * 2 <= 500 && FILE_LOOK.as_secs() < 5);
 const _: () = assert!(REQUEST_BYTES_MAX < novacron_control_api::limits::LINE_BYTES_MAX);

@@ -1,8 +1,8 @@
 //! The control process: starts a node in order, watches it, takes commands, says how it is.
 //!
 //! ```text
-//! main ── bootstrap ─┬ security, network, audit, dataplane ── gateway::process ── novacron-gateway
-//!                    └ orchestrator ── gateway::sessions     monitoring ── http
+//! main ── bootstrap ─┬ security, database, cache, network, dataplane ── gateway::process ── novacron-gateway
+//!                    └ orchestrator ── gateway::sessions, records     monitoring ── http
 //!                      api ── server ── node, features, gateway::calls
 //! ```
 //!
@@ -10,7 +10,6 @@
 #![forbid(unsafe_code)]
 
 mod args;
-mod audit;
 mod bootstrap;
 mod checkpoint;
 mod component;
@@ -26,6 +25,7 @@ mod log;
 mod metrics;
 mod node;
 mod plan;
+mod records;
 mod reload;
 mod server;
 
@@ -45,7 +45,9 @@ use args::Args;
 use bootstrap::Bootstrap;
 use checkpoint::{Before, Checkpoint};
 use component::Component;
-use components::{Absent, Api, AuditLog, Dataplane, Monitoring, Network, Orchestrator, Security};
+use components::{
+    Absent, Api, CacheBefore, Database, Dataplane, Monitoring, Network, Orchestrator, Security,
+};
 use events::Events;
 use gateway::{Gateway, Launch, Supervisor};
 use health::Board;
@@ -200,14 +202,14 @@ async fn begin(
         started,
     };
     let node = Arc::new(Node::new(parts));
-    let (books, status) = (Arc::new(Books::default()), Arc::new(Status::new(Arc::clone(&board))));
+    let (books, status) =
+        (Arc::new(Books::new(Arc::clone(&node.records))), Arc::new(Status::new(Arc::clone(&board))));
     let server = Server::new(Arc::clone(&node), Arc::clone(&books), Arc::clone(&status));
     let components: Vec<Arc<dyn Component>> = vec![
         Arc::new(Security::new(Arc::clone(&node))),
-        Arc::new(Absent::database()),
-        Arc::new(Absent::cache()),
+        Arc::new(Database::new(Arc::clone(&node), books)),
+        Arc::new(CacheBefore::new(Arc::clone(&node))),
         Arc::new(Network::new(Arc::clone(&node))),
-        Arc::new(AuditLog::new(Arc::clone(&node), books)),
         Arc::new(Dataplane::new(Arc::clone(&node))),
         Arc::new(Orchestrator::new(Arc::clone(&node))),
         Arc::new(Api::new(server)),

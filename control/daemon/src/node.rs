@@ -15,6 +15,7 @@ use crate::events::Events;
 use crate::gateway::{Gateway, Sessions, Supervisor};
 use crate::log::Levels;
 use crate::metrics::Metrics;
+use crate::records::Records;
 
 /// The node.
 pub(crate) struct Node {
@@ -33,6 +34,7 @@ pub(crate) struct Node {
     pub(crate) gateway: Arc<Gateway>,
     pub(crate) supervisor: Arc<Supervisor>,
     pub(crate) sessions: Arc<Sessions>,
+    pub(crate) records: Arc<Records>,
 }
 
 /// What a node is made from.
@@ -54,7 +56,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// The host's own name, for nodes that were given none.
 fn host_name() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    match name.trim() {
+        // Records are kept under a node's name: it has one.
+        "" => "localhost".to_owned(),
+        name => name.to_owned(),
+    }
 }
 
 /// The environment, without what is no text: no key takes that.
@@ -85,6 +92,7 @@ impl Node {
             gateway,
             supervisor,
             sessions,
+            records: Arc::default(),
         }
     }
 

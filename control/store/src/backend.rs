@@ -45,6 +45,15 @@ impl Backend {
         }
     }
 
+    /// Lets go of it; nothing can be asked any more.
+    pub(crate) async fn close(&self) {
+        match self {
+            Self::Sqlite(sqlite) => sqlite.close().await,
+            // Connections end with the last handle, and leave nothing.
+            Self::Postgres(_) => {}
+        }
+    }
+
     /// Runs one query.
     pub(crate) async fn rows(&self, query: Statement) -> Result<Vec<Row>, StoreError> {
         Ok(self.one(query).await?.rows)

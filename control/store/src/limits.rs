@@ -6,8 +6,9 @@ use std::time::Duration;
 pub const RECORD_BYTES_MAX: usize = 1 << 20;
 /// Longest name, address or other short text, in bytes: identities, endpoints and labels are all shorter.
 pub const TEXT_BYTES_MAX: usize = 1024;
-/// Longest detail of an audit entry, in bytes: the parameters of a call without its secrets.
-pub const AUDIT_DETAIL_BYTES_MAX: usize = 16 << 10;
+/// Longest detail of an audit entry, in bytes: the parameters of a call without its secrets; `session.open` with every
+/// field filled is 20 kB.
+pub const AUDIT_DETAIL_BYTES_MAX: usize = 32 << 10;
 /// Longest line of an audit export that is read back, in bytes: every field at its longest, each byte escaped to six.
 pub const AUDIT_LINE_BYTES_MAX: usize = 6 * (AUDIT_DETAIL_BYTES_MAX + 8 * TEXT_BYTES_MAX);
 /// Most path samples of one call: they are one transaction, which must end within a statement's time.

@@ -7,7 +7,7 @@ use novacron_control_api::{SessionId, Timestamp};
 use crate::claim::{self, Claim};
 use crate::error::StoreError;
 use crate::page::{Cursor, Page, Paged};
-use crate::record::{MigrationRecord, PathSample, SeenSession, Which};
+use crate::record::{MigrationRecord, PathSample, SeenSession, Which, session_name};
 use crate::statement::{Row, Statement};
 use crate::store::Store;
 use crate::write::check_name;
@@ -32,7 +32,7 @@ impl Store {
     ) -> Result<Option<SeenSession>, StoreError> {
         let query = Statement::query(
             "SELECT gateway, seen_at_ms, record FROM sessions WHERE name = $1",
-            vec![SeenSession::name(gateway, session).into()],
+            vec![session_name(gateway, session).into()],
         );
         self.inner.backend.rows(query).await?.first().map(seen).transpose()
     }

@@ -18,12 +18,14 @@ use crate::limits::{CALL_TIME_MAX, SQLITE_LOCK_WAIT, SQLITE_LOG_BYTES, SQLITE_QU
 use crate::schema::{self, Upgrade};
 use crate::statement::{Answer, Done, Kind, Row, Statement, Value};
 
-struct Job {
-    batch: Vec<Statement>,
-    reply: oneshot::Sender<Result<Done, StoreError>>,
+enum Job {
+    /// Runs a batch.
+    Transact(Vec<Statement>, oneshot::Sender<Result<Done, StoreError>>),
+    /// Closes the file. Nothing is taken any more.
+    Close(oneshot::Sender<()>),
 }
 
-/// The handle to the thread. The thread ends when the last handle is gone.
+/// The handle to the thread. The thread ends when it is told to, or when the last handle is gone.
 #[derive(Debug, Clone)]
 pub(crate) struct Sqlite {
     jobs: mpsc::Sender<Job>,
@@ -31,7 +33,10 @@ pub(crate) struct Sqlite {
 
 impl std::fmt::Debug for Job {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Job({} statements)", self.batch.len())
+        match self {
+            Self::Transact(batch, _) => write!(f, "Transact({} statements)", batch.len()),
+            Self::Close(_) => write!(f, "Close"),
+        }
     }
 }
 
@@ -60,15 +65,22 @@ impl Sqlite {
                 if opened.send(Ok(())).is_err() {
                     return;
                 }
-                while let Some(Job { batch, reply }) = queue.blocking_recv() {
-                    // Who asked has stopped waiting: not begun, so nothing to undo.
-                    if reply.is_closed() {
-                        continue;
+                let closed = loop {
+                    match queue.blocking_recv() {
+                        // Who asked has stopped waiting: not begun, so nothing to undo.
+                        Some(Job::Transact(_, reply)) if reply.is_closed() => {}
+                        Some(Job::Transact(batch, reply)) => {
+                            let _ = reply.send(transact(&mut connection, &batch));
+                        }
+                        Some(Job::Close(closed)) => break Some(closed),
+                        None => break None,
                     }
-                    let _ = reply.send(transact(&mut connection, &batch));
-                }
+                };
                 // The last connection folds the write-ahead log into the file as it closes.
                 drop(connection);
+                if let Some(closed) = closed {
+                    let _ = closed.send(());
+                }
             })
             .map_err(|error| StoreError::Options { what: format!("no thread for the database: {error}") })?;
         match open.await {
@@ -81,12 +93,21 @@ impl Sqlite {
     pub(crate) async fn transact(&self, batch: Vec<Statement>) -> Result<Done, StoreError> {
         let call = async {
             let (reply, answer) = oneshot::channel();
-            self.jobs.send(Job { batch, reply }).await.map_err(|_| StoreError::Closed)?;
+            self.jobs.send(Job::Transact(batch, reply)).await.map_err(|_| StoreError::Closed)?;
             answer.await.map_err(|_| StoreError::Closed)?
         };
         timeout(CALL_TIME_MAX, call)
             .await
             .unwrap_or(Err(StoreError::Slow { seconds: CALL_TIME_MAX.as_secs() }))
+    }
+
+    /// Closes the file once what is asked already is done, and waits for that: a process that ends before leaves its
+    /// write-ahead log beside the file.
+    pub(crate) async fn close(&self) {
+        let (closed, wait) = oneshot::channel();
+        if self.jobs.send(Job::Close(closed)).await.is_ok() {
+            let _ = wait.await;
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::audit::{AuditDraft, check_text};
 use crate::error::StoreError;
 use crate::limits::{RECORD_BYTES_MAX, SAMPLES_AT_ONCE_MAX, TEXT_BYTES_MAX};
-use crate::record::{MigrationRecord, PathSample, SeenSession};
+use crate::record::{MigrationRecord, PathSample, SeenSession, session_name};
 use crate::statement::Statement;
 
 /// One record on its way into the database.
@@ -108,7 +108,7 @@ fn session(seen: &SeenSession) -> Result<Statement, StoreError> {
          live = excluded.live, opened_at_ms = excluded.opened_at_ms, seen_at_ms = excluded.seen_at_ms, \
          record = excluded.record",
         vec![
-            SeenSession::name(&seen.gateway, record.session).into(),
+            session_name(&seen.gateway, record.session).into(),
             seen.gateway.as_str().into(),
             state.unwrap_or_default().into(),
             (!record.state.is_ended()).into(),

@@ -54,13 +54,54 @@ pub(super) fn check(resolved: &Resolved) -> Vec<Mistake> {
             "the control socket and the gateway's are the same; expected two paths".into(),
         );
     }
-    if all.storage.backend == Backend::Redis {
-        refuse("storage.backend", "redis is a cache and keeps nothing; expected sqlite or postgres".into());
-    }
+    storage(resolved, &mut refuse);
     if all.network.control_listen.is_some() {
         remote(resolved, &mut refuse);
     }
     mistakes
+}
+
+/// Where records are.
+fn storage(resolved: &Resolved, refuse: &mut impl FnMut(&str, String)) {
+    let storage = &resolved.configuration.storage;
+    match (storage.backend, &storage.url) {
+        (Backend::Redis, _) => refuse(
+            "storage.backend",
+            "redis is a cache and keeps nothing; expected sqlite or postgres, and storage.cache_url for Redis"
+                .into(),
+        ),
+        (Backend::Postgres, None) => {
+            refuse(
+                "storage.url",
+                "nothing is given; expected postgres://USER@HOST/DATABASE, because storage.backend is postgres"
+                    .into(),
+            );
+        }
+        (Backend::Sqlite, Some(_)) => {
+            let key = later(resolved, "storage.url", "storage.backend");
+            refuse(
+                key,
+                "storage.url names a server and storage.backend is sqlite; expected postgres, or no URL"
+                    .into(),
+            );
+        }
+        _ => {}
+    }
+    for (key, url) in [("storage.url", &storage.url), ("storage.cache_url", &storage.cache_url)] {
+        let Some(url) = url else { continue };
+        let wrong = if url.holds_password() {
+            "it holds a password, which would be seen wherever it is printed; expected none, and a file of it beside it"
+        } else if !url.as_str().contains("://") || url.as_str().contains(char::is_whitespace) {
+            "it is no URL; expected one as in postgres://USER@HOST/DATABASE or rediss://HOST"
+        } else {
+            continue;
+        };
+        refuse(key, wrong.into());
+    }
+    if storage.certificate.is_some() != storage.certificate_key.is_some() {
+        let what = "a certificate and its key belong together; expected both or neither";
+        refuse(later(resolved, "storage.certificate", "storage.certificate_key"), what.into());
+    }
 }
 
 /// What a remote control socket needs.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use super::setting::choice;
-use super::setting::{Count, Name, Setting, TcpEndpoint, Time};
+use super::setting::{Count, Name, ServerUrl, Setting, TcpEndpoint, Time};
 use super::{CallerName, Key, TakesEffect, Values};
 
 choice! {
@@ -286,12 +286,26 @@ sections! {
 
     /// What is remembered, and where.
     "storage" storage Storage {
-        /// The database.
-        backend: Backend = "sqlite", NotBuilt;
-        /// Connections to the database.
-        max_connections: Count<1, 10_000> = "100", NotBuilt;
-        /// A cache before it.
-        enable_cache: bool = "true", NotBuilt;
+        /// The database: sqlite, a file in system.data_dir, or postgres, a server.
+        backend: Backend = "sqlite", Restart;
+        /// The PostgreSQL server: postgres://USER@HOST/DATABASE, always over TLS, or a unix socket with ?host=/run/postgresql. No password in it.
+        url: Option<ServerUrl> = "", Restart;
+        /// File whose first line is the database's password; readable by its owner alone, as a systemd credential is.
+        password_file: Option<PathBuf> = "", Restart;
+        /// Connections to a PostgreSQL server at most.
+        max_connections: Count<1, 100> = "100", Restart;
+        /// Authorities that PostgreSQL's and Redis' certificates are judged by, PEM; "": the system's.
+        authorities: Option<PathBuf> = "", Restart;
+        /// Certificate that is shown to PostgreSQL and Redis, PEM.
+        certificate: Option<PathBuf> = "", Restart;
+        /// Its key, PEM.
+        certificate_key: Option<PathBuf> = "", Restart;
+        /// A cache before the database.
+        enable_cache: bool = "true", Restart;
+        /// The cache's Redis: rediss://HOST, or redis+unix:///PATH. No password in it. "": in this process.
+        cache_url: Option<ServerUrl> = "", Restart;
+        /// File whose first line is Redis' password; readable by its owner alone.
+        cache_password_file: Option<PathBuf> = "", Restart;
     }
 
     /// What can be seen from outside.

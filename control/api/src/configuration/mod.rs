@@ -30,7 +30,7 @@ pub use keys::{
     System, Transport,
 };
 pub use schema::schema;
-pub use setting::{Count, Name, Raw, Setting, TcpEndpoint, Time};
+pub use setting::{Count, Name, Raw, ServerUrl, Setting, TcpEndpoint, Time};
 pub use variables::variable_of;
 
 /// When a changed value takes effect.

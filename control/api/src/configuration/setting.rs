@@ -254,6 +254,45 @@ impl Setting for Name {
     }
 }
 
+/// The URL of a server. Whether it holds a password is checked with all values, where what is wrong is told without
+/// showing it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerUrl(String);
+
+impl ServerUrl {
+    /// The URL.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether it holds a password: between a user and the host, or as a parameter.
+    pub fn holds_password(&self) -> bool {
+        let rest = self.0.split_once("://").map_or(self.0.as_str(), |(_, rest)| rest);
+        let (place, parameters) = rest.split_once('?').unwrap_or((rest, ""));
+        let user = place.rsplit_once('@').map_or("", |(user, _)| user);
+        user.contains(':') || parameters.to_ascii_lowercase().contains("pass")
+    }
+}
+
+impl Setting for ServerUrl {
+    fn expected() -> String {
+        format!("a URL of at most {TEXT_BYTES_MAX} bytes")
+    }
+
+    fn parse(raw: &Raw) -> Option<Self> {
+        let text = raw.text()?;
+        (!text.is_empty() && text.len() <= TEXT_BYTES_MAX).then(|| Self(text.to_owned()))
+    }
+
+    fn to_json(&self) -> Value {
+        json!(self.0)
+    }
+
+    fn schema() -> Value {
+        json!({"type": "string", "pattern": "^[a-z+]+://"})
+    }
+}
+
 impl Setting for PathBuf {
     fn expected() -> String {
         "an absolute path".into()

@@ -168,6 +168,30 @@ fn contradictions_name_the_key_that_somebody_wrote() {
 }
 
 #[test]
+fn a_database_is_named_once_and_without_its_password() {
+    let server = ("storage.backend", "postgres");
+    for (pairs, key, said) in [
+        (&[("storage.backend", "redis")][..], "storage.backend", "storage.cache_url"),
+        (&[server], "storage.url", "postgres://USER@HOST/DATABASE"),
+        (&[("storage.url", "postgres://u@h/d")], "storage.url", "storage.backend is sqlite"),
+        (&[server, ("storage.url", "postgres://u:s3cret@h/d")], "storage.url", "holds a password"),
+        (&[server, ("storage.url", "postgres://u@h/d?password=s3cret")], "storage.url", "holds a password"),
+        (&[server, ("storage.url", "host=h user=u")], "storage.url", "is no URL"),
+        (&[("storage.cache_url", "rediss://:s3cret@h")], "storage.cache_url", "holds a password"),
+        (&[("storage.certificate", "/a")], "storage.certificate", "both or neither"),
+    ] {
+        let mistakes = given(pairs).unwrap_err();
+        let told = mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+        assert_eq!(mistakes.iter().map(|one| one.key.as_str()).collect::<Vec<_>>(), [key], "{told}");
+        assert!(told.contains(said) && !told.contains("s3cret"), "{told}");
+    }
+    let url = ("storage.url", "postgres://u@[2001:db8::1]:5432/d?host=/run/postgresql");
+    let of = given(&[server, url, ("storage.cache_url", "rediss://h")]).unwrap().configuration;
+    assert_eq!(of.storage.url.unwrap().as_str(), url.1);
+    assert!(given(&[("storage.max_connections", "101")]).is_err());
+}
+
+#[test]
 fn keys_without_effect_are_warned_about_when_they_are_set() {
     let resolved = given(&[("dwcp.transport.enable_rdma", "true")]).unwrap();
     assert_eq!(resolved.warnings.len(), 1);

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{Identify, Role, Subscription};
+use super::{AuditCheck, AuditPage, HistoryPage, Identify, PathHistoryPage, Role, Subscription};
 use crate::error::{ErrorCode, RpcError};
 use crate::limits::IDEMPOTENCY_KEY_BYTES_MAX;
 use crate::method::{Call, invalid_params, nothing, shortened, typed};
@@ -32,6 +32,16 @@ pub enum ControlCall {
     EventsSubscribe(Subscription),
     /// `events.recent`.
     EventsRecent,
+    /// `history.sessions`.
+    HistorySessions(HistoryPage),
+    /// `history.migrations`.
+    HistoryMigrations(HistoryPage),
+    /// `history.paths`.
+    HistoryPaths(PathHistoryPage),
+    /// `audit.list`.
+    AuditList(AuditPage),
+    /// `audit.verify`.
+    AuditVerify(AuditCheck),
     /// A method of the gateway, carried out there.
     Gateway(Call),
 }
@@ -120,6 +130,46 @@ const METHODS: &[MethodInfo] = &[
         "Notifications `event` follow.",
     ),
     method("events.recent", Role::Viewer, false, None, "RecentEvents", "The last events of this run."),
+    method(
+        "history.sessions",
+        Role::Viewer,
+        false,
+        Some("HistoryPage"),
+        "SessionHistory",
+        "Sessions as they were recorded, newest first.",
+    ),
+    method(
+        "history.migrations",
+        Role::Viewer,
+        false,
+        Some("HistoryPage"),
+        "MigrationHistory",
+        "Migrations as they were recorded, newest first.",
+    ),
+    method(
+        "history.paths",
+        Role::Viewer,
+        false,
+        Some("PathHistoryPage"),
+        "PathHistory",
+        "What the paths to a peer were like, newest first.",
+    ),
+    method(
+        "audit.list",
+        Role::Admin,
+        false,
+        Some("AuditPage"),
+        "AuditList",
+        "Who asked for what and what came of it, oldest first.",
+    ),
+    method(
+        "audit.verify",
+        Role::Admin,
+        false,
+        Some("AuditCheck"),
+        "AuditVerified",
+        "Follows the whole audit log, and says where it ends.",
+    ),
     method("gateway.info", Role::Viewer, false, None, "GatewayInfo", "What the gateway is."),
     method(
         "gateway.drain",
@@ -228,6 +278,11 @@ impl ControlCall {
                 serde_json::from_value(params)
                     .map_err(|_| invalid_params(name, "expected the member token, a text, and no other"))?,
             ),
+            "history.sessions" => Self::HistorySessions(typed(name, params)?),
+            "history.migrations" => Self::HistoryMigrations(typed(name, params)?),
+            "history.paths" => Self::HistoryPaths(typed(name, params)?),
+            "audit.list" => Self::AuditList(typed(name, params)?),
+            "audit.verify" => Self::AuditVerify(typed(name, params)?),
             "events.subscribe" => Self::EventsSubscribe(typed(name, params)?),
             _ => Self::Gateway(Call::parse(name, Some(params))?),
         };

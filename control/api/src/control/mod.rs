@@ -6,16 +6,21 @@
 mod call;
 mod event;
 mod health;
+mod history;
 mod node;
 mod role;
 
 pub use call::{Answer, ControlCall, MethodInfo, methods};
 pub use event::{EVENT, EVENTS_LOST, Event, EventsLost, RecentEvents, Subscribed, Subscription};
 pub use health::{ComponentHealth, Health, HealthPart, HealthState};
+pub use history::{
+    AuditCheck, AuditList, AuditPage, AuditRecord, AuditVerified, HistoryPage, KeptSample, MigrationHistory,
+    MigrationOutcome, MigrationRecord, PathHistory, PathHistoryPage, SeenSession, SessionHistory, Which,
+};
 pub use node::{
     ConfigValue, ConfigValues, Environment, Feature, Features, Finding, NodeInfo, Reloaded, Requirement,
 };
 pub use role::{CallerInfo, Identify, Role};
 
 /// What this build of the control process's methods is called in `node.info`; each has a line in ADR 0022.
-pub const CONTROL_VERSION: u32 = 1;
+pub const CONTROL_VERSION: u32 = 2;

@@ -1,8 +1,8 @@
-//! The command lines of `status`, `health` and `events`.
+//! The command lines of `status`, `health`, `events`, `history` and `audit`.
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, Subcommand, ValueEnum};
 
 use crate::args::socket_path;
 
@@ -42,4 +42,97 @@ pub(crate) struct EventsArgs {
     /// Only kinds that begin so; repeatable
     #[arg(long, value_name = "KIND")]
     pub(crate) kind: Vec<String>,
+}
+
+const HISTORY_EXAMPLES: &str = "\
+Examples:
+  novactl history migrations                           the last ones, newest first
+  novactl history sessions --which live --json | jq -r .record.session
+  novactl history paths 192.0.2.2:7402 --last 2880     a day of one path";
+
+const AUDIT_EXAMPLES: &str = "\
+Examples:
+  novactl audit list --last 20
+  novactl audit verify --kept 812:9f86d081884c7d65...  is what was there then there still?
+  novactl audit export > audit.jsonl                   prints the log's head on stderr: keep it elsewhere";
+
+/// What a node recorded.
+#[derive(Debug, Subcommand)]
+pub(crate) enum HistoryCommand {
+    /// Migrations: who ordered them, and how they ended as far as gateways see
+    #[command(after_help = HISTORY_EXAMPLES)]
+    Migrations(HistoryArgs),
+    /// Sessions of the node's gateway, as they were last seen
+    #[command(after_help = HISTORY_EXAMPLES)]
+    Sessions(HistoryArgs),
+    /// What the paths to a peer were like
+    #[command(after_help = HISTORY_EXAMPLES)]
+    Paths(PathHistoryArgs),
+}
+
+/// Which ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum WhichArg {
+    /// All
+    All,
+    /// Those that had not ended when they were last seen
+    Live,
+    /// Those that have ended
+    Ended,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct HistoryArgs {
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+    /// Which ones
+    #[arg(long, value_enum, default_value_t = WhichArg::All)]
+    pub(crate) which: WhichArg,
+    /// So many at most, the newest
+    #[arg(long, value_name = "COUNT", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) last: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PathHistoryArgs {
+    /// The peer, as `novactl paths` writes it
+    #[arg(value_name = "HOST:PORT")]
+    pub(crate) peer: String,
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+    /// So many samples at most, the newest
+    #[arg(long, value_name = "COUNT", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) last: u32,
+}
+
+/// The audit log.
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuditCommand {
+    /// Who asked for what, and what came of it
+    #[command(after_help = AUDIT_EXAMPLES)]
+    List(AuditListArgs),
+    /// Follow the whole log and say where it ends; exit code 1 when it was changed
+    #[command(after_help = AUDIT_EXAMPLES)]
+    Verify(AuditVerifyArgs),
+    /// Verify the log, then write all of it as JSON lines
+    #[command(after_help = AUDIT_EXAMPLES)]
+    Export(AuditVerifyArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AuditListArgs {
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+    /// So many at most, the newest
+    #[arg(long, value_name = "COUNT", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) last: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AuditVerifyArgs {
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+    /// A head that was kept elsewhere: the log must still hold it; repeatable
+    #[arg(long, value_name = "NUMBER:HASH")]
+    pub(crate) kept: Vec<String>,
 }

@@ -1,6 +1,8 @@
-//! `status`, `health` and `events`: a node as its control process tells of it.
+//! `status`, `health`, `events`, `history` and `audit`: a node as its control process tells of it.
 
 pub(crate) mod args;
+mod audit;
+mod history;
 
 use std::io::{IsTerminal, Write};
 use std::path::Path;
@@ -14,6 +16,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use self::args::{EventsArgs, NodeArgs};
+pub(crate) use self::audit::audit;
+pub(crate) use self::history::history;
 use crate::keys::{Failed, Said};
 use crate::limits::RPC_ANSWER;
 use crate::lines::Lines;
@@ -46,9 +50,18 @@ impl Node {
     }
 
     fn call<T: DeserializeOwned>(&mut self, method: &str, params: &Value) -> Result<T, Failed> {
+        self.call_within(RPC_ANSWER, method, params)
+    }
+
+    fn call_within<T: DeserializeOwned>(
+        &mut self,
+        within: Duration,
+        method: &str,
+        params: &Value,
+    ) -> Result<T, Failed> {
         let id = self.next_id;
         self.next_id += 1;
-        let deadline = Instant::now() + RPC_ANSWER;
+        let deadline = Instant::now() + within;
         let line = to_line(&json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}));
         let lost = |why: String| failed(&self.path, &format!("gave no answer to {method}: {why}"));
         self.lines.write(&line, deadline).map_err(|why| lost(why.to_string()))?;

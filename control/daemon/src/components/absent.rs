@@ -12,16 +12,6 @@ pub(crate) struct Absent {
 }
 
 impl Absent {
-    /// Sessions and samples are not kept in a database.
-    pub(crate) fn database() -> Self {
-        let instead = "no database: sessions are known while this process or their gateway remembers them";
-        Self { name: "database", phase: Phase::Core, instead }
-    }
-
-    pub(crate) fn cache() -> Self {
-        Self { name: "cache", phase: Phase::Core, instead: "no cache: there is no database to spare" }
-    }
-
     pub(crate) fn models() -> Self {
         let instead = "no models: nothing is predicted or placed";
         Self { name: "models", phase: Phase::Services, instead }

@@ -21,7 +21,7 @@ impl Component for Api {
         Declared {
             name: "api",
             phase: Phase::Services,
-            needs: &["audit", "network", "orchestrator"],
+            needs: &["database", "network", "orchestrator"],
             critical: true,
         }
     }

@@ -64,7 +64,12 @@ impl Dataplane {
 
 impl Component for Dataplane {
     fn declared(&self) -> Declared {
-        Declared { name: "dataplane", phase: Phase::Core, needs: &["network", "security"], critical: true }
+        Declared {
+            name: "dataplane",
+            phase: Phase::Core,
+            needs: &["database", "network", "security"],
+            critical: true,
+        }
     }
 
     fn start(&self) -> Work<'_, Result<(), Fault>> {

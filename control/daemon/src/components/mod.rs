@@ -2,7 +2,8 @@
 
 mod absent;
 mod api;
-mod audit;
+mod cache;
+mod database;
 mod dataplane;
 mod monitoring;
 mod network;
@@ -11,7 +12,8 @@ mod security;
 
 pub(crate) use absent::Absent;
 pub(crate) use api::Api;
-pub(crate) use audit::AuditLog;
+pub(crate) use cache::CacheBefore;
+pub(crate) use database::Database;
 pub(crate) use dataplane::Dataplane;
 pub(crate) use monitoring::Monitoring;
 pub(crate) use network::Network;

@@ -1,13 +1,17 @@
-//! Knows the sessions, through the gateway: also those that run since before this process.
+//! Knows the sessions, through the gateway: also those that run since before this process. Has them recorded.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use novacron_control_api::control::HealthState;
+use tokio::sync::Mutex;
+use tokio::time::timeout;
 
 use crate::component::{Component, Fault, Found, Work};
+use crate::limits::RECORD_LAST;
 use crate::node::{Node, Task};
 use crate::plan::{Declared, Phase};
+use crate::records::{Recorder, sample_over};
 
 /// Sessions that were not seen for so long may stand otherwise by now.
 const STALE: Duration = Duration::from_secs(2);
@@ -15,17 +19,24 @@ const STALE: Duration = Duration::from_secs(2);
 pub(crate) struct Orchestrator {
     node: Arc<Node>,
     watching: Task,
+    recorder: Arc<Mutex<Recorder>>,
 }
 
 impl Orchestrator {
     pub(crate) fn new(node: Arc<Node>) -> Self {
-        Self { node, watching: Task::default() }
+        let recorder = Arc::new(Mutex::new(Recorder::new(Arc::clone(&node))));
+        Self { node, watching: Task::default(), recorder }
     }
 }
 
 impl Component for Orchestrator {
     fn declared(&self) -> Declared {
-        Declared { name: "orchestrator", phase: Phase::Services, needs: &["dataplane"], critical: true }
+        Declared {
+            name: "orchestrator",
+            phase: Phase::Services,
+            needs: &["database", "dataplane"],
+            critical: true,
+        }
     }
 
     fn start(&self) -> Work<'_, Result<(), Fault>> {
@@ -37,6 +48,8 @@ impl Component for Orchestrator {
             }
             let node = Arc::clone(&self.node);
             self.watching.run(async move { node.sessions.watch_over().await });
+            self.watching.run(Recorder::run_over(Arc::clone(&self.recorder)));
+            self.watching.run(sample_over(Arc::clone(&self.node)));
             let node = Arc::clone(&self.node);
             self.watching.run(async move {
                 let (_, mut events) = node.events.subscribe();
@@ -70,6 +83,15 @@ impl Component for Orchestrator {
     }
 
     fn stop(&self) -> Work<'_, ()> {
-        Box::pin(async { self.watching.end() })
+        Box::pin(async {
+            // What changed a moment ago; what is not written in time the next process finds at the gateway.
+            let _ = timeout(RECORD_LAST, async {
+                let mut recorder = self.recorder.lock().await;
+                self.watching.end();
+                recorder.flush().await
+            })
+            .await;
+            self.watching.end();
+        })
     }
 }

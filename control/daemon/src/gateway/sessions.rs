@@ -1,16 +1,17 @@
 //! The sessions of the gateway, as last seen: the orchestrator's memory of what runs.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use novacron_control_api::{Call, Reason, SessionId, SessionList, SessionRecord, SessionState, Timestamp};
 use serde_json::json;
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
 use crate::events::Events;
 use crate::gateway::{Gateway, is_lost};
-use crate::limits::{ENDED_KEPT, SESSIONS_LOOK};
+use crate::limits::{ENDED_KEPT, PROGRESS_RECORDED, SESSIONS_LOOK};
 use crate::metrics::Metrics;
 
 #[derive(Default)]
@@ -21,12 +22,19 @@ struct Seen {
     /// When the gateway last answered.
     answered: Option<Instant>,
     first_look_done: bool,
+    /// Those that stand otherwise than they are recorded.
+    unrecorded: BTreeSet<SessionId>,
+    /// When live ones were last taken to be recorded.
+    taken: BTreeMap<SessionId, Instant>,
+    /// Who ordered them, where that was over this process.
+    opened_by: BTreeMap<SessionId, String>,
 }
 
 /// What is known of sessions.
 pub(crate) struct Sessions {
     gateway: Arc<Gateway>,
     seen: Mutex<Seen>,
+    changed: Notify,
     events: Arc<Events>,
     metrics: Arc<Metrics>,
 }
@@ -55,7 +63,7 @@ const STATES: [SessionState; 7] = [
 
 impl Sessions {
     pub(crate) fn new(gateway: Arc<Gateway>, events: Arc<Events>, metrics: Arc<Metrics>) -> Self {
-        Self { gateway, seen: Mutex::default(), events, metrics }
+        Self { gateway, seen: Mutex::default(), changed: Notify::new(), events, metrics }
     }
 
     fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {
@@ -64,6 +72,57 @@ impl Sessions {
 
     pub(crate) fn get(&self, session: SessionId) -> Option<SessionRecord> {
         self.seen().records.get(&session).cloned()
+    }
+
+    /// Remembers who orders a session, before it is opened. Whether that is new: then a failed opening forgets it.
+    pub(crate) fn order(&self, session: SessionId, caller: &str) -> bool {
+        let mut seen = self.seen();
+        let new = !seen.opened_by.contains_key(&session);
+        seen.opened_by.entry(session).or_insert_with(|| caller.to_owned());
+        new
+    }
+
+    /// It was not opened after all.
+    pub(crate) fn forget_order(&self, session: SessionId) {
+        self.seen().opened_by.remove(&session);
+    }
+
+    /// Who ordered a session, where that was over this process.
+    pub(crate) fn opened_by(&self, session: SessionId) -> Option<String> {
+        self.seen().opened_by.get(&session).cloned()
+    }
+
+    /// Waits until a session stands otherwise than it is recorded.
+    pub(crate) async fn changed(&self) {
+        loop {
+            let changed = self.changed.notified();
+            if !self.seen().unrecorded.is_empty() {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Those sessions, as they stand now. Whoever takes them records them, or marks them again.
+    pub(crate) fn take_unrecorded(&self) -> Vec<SessionRecord> {
+        let mut seen = self.seen();
+        let taken = std::mem::take(&mut seen.unrecorded);
+        let records: Vec<SessionRecord> =
+            taken.iter().filter_map(|session| seen.records.get(session).cloned()).collect();
+        for record in &records {
+            if record.state.is_ended() {
+                seen.taken.remove(&record.session);
+            } else {
+                seen.taken.insert(record.session, Instant::now());
+            }
+        }
+        records
+    }
+
+    /// It could not be recorded.
+    pub(crate) fn record_again(&self, session: SessionId) {
+        self.seen().unrecorded.insert(session);
+        self.changed.notify_waiters();
     }
 
     /// Sessions that live, and how long ago the gateway last answered.
@@ -108,10 +167,13 @@ impl Sessions {
             let message = "the gateway's process ended, and its hypervisors' sockets with it".to_owned();
             record.reason = Some(Reason { code: "gateway_lost".to_owned(), message });
             seen.ended.push_back(session);
+            seen.unrecorded.insert(session);
             let text = format!("session {session} failed: the gateway's process ended");
             self.events.tell("session.ended", &session.to_string(), text, json!({"state": "failed"}));
         }
         self.forget(&mut seen);
+        drop(seen);
+        self.changed.notify_waiters();
     }
 
     fn take(&self, records: Vec<SessionRecord>) {
@@ -140,9 +202,17 @@ impl Sessions {
                     seen.ended.push_back(session);
                 }
             }
+            let progress_is_old = !state.is_ended()
+                && seen.taken.get(&session).is_some_and(|at| at.elapsed() >= PROGRESS_RECORDED);
+            if before != Some(state) || progress_is_old {
+                seen.unrecorded.insert(session);
+            }
             seen.records.insert(session, record);
         }
         self.forget(&mut seen);
+        if !seen.unrecorded.is_empty() {
+            self.changed.notify_waiters();
+        }
         for state in STATES {
             let count = seen.records.values().filter(|record| record.state == state).count();
             self.metrics.sessions(word(state), count);
@@ -153,6 +223,11 @@ impl Sessions {
         while seen.ended.len() > ENDED_KEPT {
             if let Some(oldest) = seen.ended.pop_front() {
                 seen.records.remove(&oldest);
+                seen.opened_by.remove(&oldest);
+                seen.taken.remove(&oldest);
+                if seen.unrecorded.remove(&oldest) {
+                    tracing::error!(session = %oldest, "forgotten before its end could be recorded");
+                }
             }
         }
     }

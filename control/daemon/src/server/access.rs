@@ -4,11 +4,11 @@ use std::fmt;
 use std::path::Path;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
+use aws_lc_rs::digest::{SHA256, digest};
 use novacron_control_api::PeerIdentity;
 use novacron_control_api::configuration::{CallerName, Security};
 use novacron_control_api::control::Role;
 
-use crate::audit::sha256_hex;
 use crate::limits::{TOKEN_BYTES_MIN, TOKEN_FILE_BYTES_MAX};
 
 /// Who a connection belongs to.
@@ -38,6 +38,11 @@ impl fmt::Display for Who {
             Self::Unknown => f.write_str("unknown"),
         }
     }
+}
+
+/// The SHA-256 of a text, in hex: what the file of tokens holds.
+fn sha256_hex(bytes: &[u8]) -> String {
+    digest(&SHA256, bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The highest role that any list gives the caller.

@@ -14,12 +14,12 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-use crate::audit::sha256_hex;
 use crate::bootstrap::Bootstrap;
 use crate::features;
 use crate::health::Board;
 use crate::limits::{GATEWAY_ANSWER, GATEWAY_MARGIN};
 use crate::node::Node;
+use crate::records;
 use crate::server::access::{Who, role, token_name};
 use crate::server::books::{Books, Recorded};
 use crate::server::discover;
@@ -129,8 +129,9 @@ impl Calls {
             return (Some(call), result);
         }
         let recorded = self.recorded(who, held, info, key, &params);
-        let (node, asked) = (Arc::clone(&self.node), call.clone());
-        let result = self.books.carry_out(recorded, async move { change(&node, asked, given).await }).await;
+        let (node, asked, caller) = (Arc::clone(&self.node), call.clone(), who.to_string());
+        let result =
+            self.books.carry_out(recorded, async move { change(&node, asked, given, &caller).await }).await;
         (Some(call), result)
     }
 
@@ -152,9 +153,18 @@ impl Calls {
         if let Some(members) = meant.as_object_mut() {
             members.remove("idempotency_key");
         }
-        let params_hash = sha256_hex(meant.to_string().as_bytes());
+        let origin = if matches!(who, Who::Local { .. }) { "unix" } else { "tls" };
         let role = held.map_or_else(|| "none".to_owned(), |role| role.to_string());
-        Recorded { caller: who.to_string(), role, method: info.name, key, params_hash, params: hidden(meant) }
+        let text = meant.to_string();
+        Recorded {
+            caller: who.to_string(),
+            role,
+            origin,
+            method: info.name,
+            key,
+            meant: text,
+            params: hidden(meant),
+        }
     }
 
     /// Calls that change nothing.
@@ -179,9 +189,13 @@ impl Calls {
             ControlCall::EventsSubscribe(_) => Ok(Value::Null),
             ControlCall::Gateway(Call::SessionGet(named)) => {
                 match node.gateway.look(Call::SessionGet(named.clone())).await {
-                    // The gateway forgets after 64 sessions, or with its process.
+                    // The gateway forgets after 64 sessions, or with its process; this process after a while.
                     Err(error) => {
-                        node.sessions.get(named.session).map_or(Err(error), |record| value(&record))
+                        let found = match node.sessions.get(named.session) {
+                            Some(record) => Some(record),
+                            None => records::ended_session(node, named.session).await,
+                        };
+                        found.map_or(Err(error), |record| value(&record))
                     }
                     found => found,
                 }
@@ -190,6 +204,11 @@ impl Calls {
                 let named = SessionRef { session: params.session };
                 node.gateway.look(Call::SessionGet(named)).await.map(|_| json!({"watching": true}))
             }
+            ControlCall::HistorySessions(asked) => value(&records::sessions(node, asked).await?),
+            ControlCall::HistoryMigrations(asked) => value(&records::migrations(node, asked).await?),
+            ControlCall::HistoryPaths(asked) => value(&records::path_samples(node, asked).await?),
+            ControlCall::AuditList(asked) => value(&records::audit_list(node, asked).await?),
+            ControlCall::AuditVerify(asked) => value(&records::audit_verify(node, asked).await?),
             ControlCall::Gateway(call) => node.gateway.look(call.clone()).await,
             ControlCall::ConfigReload => Err(stopping()),
         }
@@ -270,6 +289,7 @@ async fn change(
     node: &Arc<Node>,
     call: ControlCall,
     given: Option<features::Given>,
+    caller: &str,
 ) -> Result<Value, RpcError> {
     match call {
         ControlCall::ConfigReload => {
@@ -289,7 +309,17 @@ async fn change(
                     Call::GatewayDrain(params) => Duration::from_millis(params.timeout_ms),
                     _ => GATEWAY_ANSWER,
                 };
+            let opened = match &call {
+                Call::SessionOpen(open) => Some(open.session),
+                _ => None,
+            };
+            let ordered = opened.filter(|session| node.sessions.order(*session, caller));
             let result = node.gateway.carry_out(call, wait).await;
+            if let (Err(_), Some(session)) = (&result, ordered)
+                && node.sessions.get(session).is_none()
+            {
+                node.sessions.forget_order(session);
+            }
             if let (Ok(_), Some(given)) = (&result, given) {
                 node.metrics.feature("transport", given.transport);
                 node.metrics.feature("compression", given.compression);

@@ -3,7 +3,7 @@
 //! ```text
 //! listen ── who (SO_PEERCRED, certificate, token) ── client: lines, watches, events
 //!                                                       │ envelope, role
-//!                                                     calls ── books: audit before and after, answers for repeats
+//!                                                     calls ── books: entries before and after, answers for repeats
 //!                                                       └ node, features, gateway
 //! ```
 
@@ -13,10 +13,8 @@ mod calls;
 mod client;
 mod discover;
 mod listen;
-mod repeats;
 mod tls;
 
 pub(crate) use books::Books;
 pub(crate) use calls::Status;
 pub(crate) use listen::Server;
-pub(crate) use repeats::Repeats;

@@ -154,6 +154,14 @@ impl Cache {
         lock(&self.local).remove(key);
     }
 
+    /// Asks Redis whether it answers, so that [`health`](Self::health) tells of now; in this process there is nothing to
+    /// ask.
+    pub async fn check(&self) {
+        if let Some(remote) = &self.remote {
+            let _ = self.ask(remote.ping()).await;
+        }
+    }
+
     /// How the cache is.
     pub fn health(&self) -> CacheHealth {
         let local = lock(&self.local);

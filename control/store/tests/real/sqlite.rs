@@ -79,6 +79,18 @@ async fn only_its_owner_can_read_what_is_stored() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_was_closed_leaves_one_file_and_takes_nothing() {
+    let place = place("closed").unwrap();
+    let store = Store::open(place.options()).await.unwrap();
+    let other = store.clone();
+    store.audit(draft(1)).await.unwrap();
+    assert!(place.0.path().join("store.sqlite-wal").exists());
+    store.close().await;
+    assert!(!place.0.path().join("store.sqlite-wal").exists(), "its log was left beside the file");
+    assert_eq!(other.audit(draft(2)).await, Err(StoreError::Closed));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_no_database_is_refused_and_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("store.sqlite");
