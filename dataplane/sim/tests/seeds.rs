@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What CI runs.
-const SEEDS: u64 = 1000;
+const SEEDS: u64 = 2000;
 
 fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
