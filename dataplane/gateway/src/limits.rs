@@ -74,9 +74,10 @@ pub(crate) const REDIAL_WAIT: (Duration, Duration) = (Duration::from_millis(50),
 pub(crate) const DIALS_MAX: usize = 16;
 
 /// Rounds of attempts that end in the TLS handshake without a word before that is taken for the peer's answer. With
-/// [`REDIAL_WAIT`] between them they last about three seconds, of the ten that an opening may take: a gateway that turns nine of
-/// ten away for want of room ([`STRANGER_HANDSHAKES`]) lets in one of the four of some round.
-pub(crate) const BROKEN_HANDSHAKES_MAX: u32 = 8;
+/// [`REDIAL_WAIT`] between them they last about seven seconds, of the ten that an opening may take: of a thousand openings at a
+/// gateway that turns nine dials of ten away for want of room ([`STRANGER_HANDSHAKES`]), one finds all four of every round turned
+/// away.
+pub(crate) const BROKEN_HANDSHAKES_MAX: u32 = 16;
 
 /// How often it is looked whether a peer has as many streams as help.
 pub(crate) const COUNT_LOOK: Duration = Duration::from_millis(50);
