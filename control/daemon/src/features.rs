@@ -76,12 +76,14 @@ pub(crate) fn apply(
         };
         open("codec", json!(algorithm));
         open("level", json!(compression.level.get()));
+        open("enable_delta", json!(compression.enable_delta));
     }
     if !given.transport {
         options.insert("streams".into(), json!(1));
     }
     if !given.compression {
         options.insert("codec".into(), json!("none"));
+        options.insert("enable_delta".into(), json!(false));
     }
     given
 }
@@ -110,20 +112,27 @@ mod tests {
 
     #[test]
     fn what_a_caller_leaves_open_is_filled_in_and_what_it_names_is_left() {
-        let all =
-            configuration(&[("dwcp.transport.min_streams", "9"), ("dwcp.compression.algorithm", "lz4")]);
+        let all = configuration(&[
+            ("dwcp.transport.min_streams", "9"),
+            ("dwcp.compression.algorithm", "lz4"),
+            ("dwcp.compression.enable_delta", "false"),
+        ]);
         let (_, filled) = options(&all, 1, json!({}));
-        assert_eq!(filled, json!({"outage_ms": 60000, "streams": 9, "codec": "lz4", "level": 3}));
-        let (_, left) = options(&all, 1, json!({"streams": 2, "codec": "zstd", "level": 7, "outage_ms": 5}));
-        assert_eq!(left, json!({"outage_ms": 5, "streams": 2, "codec": "zstd", "level": 7}));
+        assert_eq!(
+            filled,
+            json!({"outage_ms": 60000, "streams": 9, "codec": "lz4", "level": 3, "enable_delta": false})
+        );
+        let named = json!({"streams": 2, "codec": "zstd", "level": 7, "outage_ms": 5, "enable_delta": true});
+        assert_eq!(options(&all, 1, named.clone()).1, named);
     }
 
     #[test]
     fn a_kill_switch_wins_over_the_caller() {
         let off =
             configuration(&[("dwcp.enable_v3_transport", "false"), ("dwcp.enable_v3_compression", "false")]);
-        let (given, options) = options(&off, 1, json!({"streams": 8, "codec": "zstd"}));
+        let (given, options) = options(&off, 1, json!({"streams": 8, "codec": "zstd", "enable_delta": true}));
         assert_eq!(given, Given { transport: false, compression: false });
+        assert_eq!(options["enable_delta"], json!(false));
         assert_eq!((&options["streams"], &options["codec"]), (&json!(1), &json!("none")));
     }
 

@@ -250,8 +250,8 @@ sections! {
         algorithm: Algorithm = "adaptive", AtOnce;
         /// zstd's level, where a session's caller names none; 0 is zstd's own default.
         level: Count<0, 22> = "3", AtOnce;
-        /// Differences to earlier versions of a page.
-        enable_delta: bool = "true", NotBuilt;
+        /// Whether gateways remember pages and send differences to earlier versions of them, where a session's caller does not say.
+        enable_delta: bool = "true", AtOnce;
         /// A learned choice of the algorithm.
         enable_ml_model: bool = "false", NotBuilt;
     }
