@@ -54,7 +54,7 @@ fn text(path: &Path) -> String {
 }
 
 impl Postgres {
-    /// Makes and starts one; `None` where PostgreSQL is not installed (benches/install.sh does that).
+    /// Makes and starts one; `None` where PostgreSQL is not installed (benches/install.sh --tests does that).
     ///
     /// # Errors
     /// When it cannot be made or does not start.

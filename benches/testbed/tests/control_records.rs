@@ -241,7 +241,7 @@ fn a_postgres_that_goes_away_and_returns_loses_nothing() -> Result<()> {
     Scratch::with_logs(|scratch| {
         let Some(mut postgres) = Postgres::start(scratch)? else {
             println!(
-                "skipped: PostgreSQL is not installed, or cannot be run by this user (benches/install.sh)"
+                "skipped: PostgreSQL is not installed, or cannot be run by this user (benches/install.sh --tests)"
             );
             return Ok(());
         };

@@ -35,7 +35,7 @@ impl End {
     /// A process that ends closes its sessions first and its socket a moment later; whoever connects in between is hung
     /// up on. It is looked at until it is gone, because gone settles what a socket that does not answer leaves open.
     pub(crate) fn look(&mut self) -> Result<Seen, QmpError> {
-        let mut ended_by = None;
+        let mut until = None;
         loop {
             let asked = Instant::now();
             let seen = self.qmp().and_then(Hypervisor::look);
@@ -46,9 +46,9 @@ impl End {
                 _ => return seen,
             };
             self.hypervisor = None;
-            let first = ended_by.is_none();
-            let ended_by = *ended_by.get_or_insert_with(|| Instant::now() + HANG_UP_WAIT);
-            if !again || !first && Instant::now() >= ended_by {
+            let first = until.is_none();
+            let until = *until.get_or_insert_with(|| Instant::now() + HANG_UP_WAIT);
+            if !again || (!first && Instant::now() >= until) {
                 return seen;
             }
             sleep(POLL_SHORT);

@@ -155,7 +155,14 @@ fn report(peer: &Peer, endpoint: &Endpoint, error: &DialError) {
             let text = format!("the peer gateway {endpoint} cannot be reached: {why}");
             (ErrorCode::PeerUnreachable, Reason::new(ReasonCode::Timeout, text))
         }
-        DialError::Broken(why) | DialError::Refused(why) => {
+        DialError::Broken(why) => {
+            let text = format!(
+                "the peer gateway {endpoint} refused the stream: {why}, {BROKEN_HANDSHAKES_MAX} times in a row: it has no room \
+                 for new peers, or something else listens there; `novactl doctor` tells which"
+            );
+            (ErrorCode::PeerRefused, Reason::new(ReasonCode::Protocol, text))
+        }
+        DialError::Refused(why) => {
             let text = format!("the peer gateway {endpoint} refused the stream: {why}");
             (ErrorCode::PeerRefused, Reason::new(ReasonCode::Protocol, text))
         }

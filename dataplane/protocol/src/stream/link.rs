@@ -2,15 +2,12 @@
 //!
 //! What is delivered in a time says how fast the link is only while the link is the bottleneck; otherwise it says how fast the
 //! source, the codec or the far hypervisor is. BBR discounts samples that the application limited (Cardwell et al., ACM Queue
-//! 14-5); here an interval counts as the link's only if the hypervisor had to wait for long in it *and* every
-//! frame took clearly longer than the shortest round trip. It is the least delay that tells a standing queue from a burst (Nichols and Jacobson,
+//! 14-5); here an interval counts as the link's only if the hypervisor had to wait for long in it *and* every frame took clearly
+//! longer than the shortest round trip. It is the least delay that tells a standing queue from a burst (Nichols and Jacobson,
 //! "Controlling queue delay", ACM Queue 10-5): of acknowledgements that come in clumps the last has waited for none.
 
-use super::pace::{
-    ArrivalRate, BATCH_TIME, BATCHES_MIN, DRAIN_MIN, Growth, Highest, RATE_AGE, RATE_AGE_ROUND_TRIPS,
-    RoundTrip, bytes_in,
-};
-use crate::limits::{BATCH_BYTES_MAX, BATCH_BYTES_MIN, CARRY_BYTES_MAX, SEND_WINDOW_BYTES_START};
+use super::measure::{ArrivalRate, Growth, Highest, RoundTrip, rate_age, window};
+use crate::limits::SEND_WINDOW_BYTES_START;
 use crate::time::Instant;
 use std::time::Duration;
 
@@ -74,7 +71,7 @@ impl Link {
         }
         let rate = if self.growth.is_over() { rates.usual } else { rates.last } as f64;
         if limited || self.highest.get().is_none_or(|best| rate > best as f64) {
-            self.highest.add(rate as u64, now, RATE_AGE.max(round_trip * RATE_AGE_ROUND_TRIPS));
+            self.highest.add(rate as u64, now, rate_age(round_trip));
         }
         self.usual = Some(match self.usual {
             None => rate,
@@ -109,13 +106,7 @@ impl Link {
     /// become many.
     pub(super) fn window(&self) -> u64 {
         match (self.highest.get(), self.round_trip()) {
-            (Some(rate), Some(round_trip)) => {
-                // As many batches as in a connection's window.
-                let batch = bytes_in(rate, BATCH_TIME).clamp(BATCH_BYTES_MIN, BATCH_BYTES_MAX as u64);
-                let least = BATCHES_MIN * (batch + CARRY_BYTES_MAX as u64);
-                let gain = self.growth.gain();
-                bytes_in(rate, (round_trip * gain).max(DRAIN_MIN)).max(least).max(self.growth.window_min())
-            }
+            (Some(rate), Some(round_trip)) => window(rate, round_trip, &self.growth),
             _ => SEND_WINDOW_BYTES_START,
         }
     }

@@ -5,6 +5,7 @@ mod count;
 mod credit;
 mod job;
 mod link;
+mod measure;
 #[cfg(test)]
 mod model;
 mod pace;

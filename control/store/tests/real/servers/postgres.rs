@@ -60,7 +60,8 @@ pub(crate) struct Postgres {
 impl Postgres {
     /// Makes and starts a cluster; why not, where it cannot be.
     pub(crate) fn new() -> Result<Self, String> {
-        let programs = programs().ok_or("PostgreSQL is not installed (benches/install.sh does that)")?;
+        let programs =
+            programs().ok_or("PostgreSQL is not installed (benches/install.sh --tests does that)")?;
         let user = user().transpose()?;
         let dir = tempfile::Builder::new().prefix("nova-store-pg").tempdir().unwrap();
         let client = tempfile::tempdir().unwrap();

@@ -23,8 +23,8 @@ pub(crate) struct Redis {
 impl Redis {
     /// Starts one; why not, where it cannot be.
     pub(crate) fn new() -> Result<Self, String> {
-        let program =
-            program("redis-server").ok_or("redis-server is not installed (benches/install.sh does that)")?;
+        let program = program("redis-server")
+            .ok_or("redis-server is not installed (benches/install.sh --tests does that)")?;
         let dir = tempfile::Builder::new().prefix("nova-store-redis").tempdir().unwrap();
         let files = certificates::make(dir.path());
         let port = free_port();
