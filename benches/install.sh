@@ -68,12 +68,13 @@ missing_packages() {
     [ "$for_tests" = no ] || missing_test_packages
 }
 
-# The store's tests start clusters of PostgreSQL and servers of Redis of their own; dpkg-shlibdeps and strace make and check
+# libfaketime sets a control process's clock; the store's tests start clusters of PostgreSQL and servers of Redis of their own; dpkg-shlibdeps and strace make and check
 # the package; prometheus, curl and jq check alert rules and the dashboard; clang 14 with llvm-strip and libbpf's headers
 # compile the kernel's program anew, to compare it with the embedded one.
 missing_test_packages() {
     compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || echo postgresql
     command -v redis-server >/dev/null || echo redis-server
+    [ -e /usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1 ] || echo libfaketime
     command -v prometheus >/dev/null || echo prometheus
     command -v curl >/dev/null || echo curl
     command -v jq >/dev/null || echo jq

@@ -66,9 +66,10 @@ done
 curl -sf "$scraped" >"$work/metrics" || fail "$scraped does not answer"
 
 # Families that have counted nothing yet are not shown: those names come from where they are registered.
-sed -n 's/^# TYPE \([a-z0-9_]*\) counter$/\1_total/p; s/^# TYPE \([a-z0-9_]*\) gauge$/\1/p' "$work/metrics" >"$work/shown"
+sed -n 's/^# TYPE \([a-z0-9_]*\) counter$/\1_total/p; s/^# TYPE \([a-z0-9_]*\) gauge$/\1/p
+    s/^# TYPE \([a-z0-9_]*\) histogram$/\1_bucket/p' "$work/metrics" >"$work/shown"
 [ "$(wc -l <"$work/shown")" -ge 5 ] || fail "the control process shows next to no metrics"
-tr -d '\n' <../daemon/src/metrics.rs | grep -oE 'register\( *"[a-z0-9_]+"' | sed 's/.*"\(.*\)"/novacron_\1/' >"$work/registered"
+cat ../daemon/src/metrics.rs ../daemon/src/metrics/*.rs | tr -d '\n' | grep -oE 'register\( *"[a-z0-9_]+"' | sed 's/.*"\(.*\)"/novacron_\1/' >"$work/registered"
 sort -u "$work/shown" "$work/registered" <(sed 's/$/_total/' "$work/registered") >"$work/known"
 unknown="$(comm -23 "$work/asked" "$work/known" | tr '\n' ' ')"
 [ -z "$unknown" ] || fail "queries name metrics that do not exist: $unknown"

@@ -10,6 +10,7 @@
 
 pub mod abi;
 mod counters;
+mod driver;
 mod interface;
 pub mod limits;
 mod shared;
@@ -18,7 +19,7 @@ pub mod test_run;
 mod responder;
 
 pub use counters::Counters;
-pub use interface::{holding, queues};
+pub use interface::{addresses, holding};
 pub use responder::{Attach, Driven, Place, Responder, Unavailable, Want};
 
 /// The compiled program; `make ebpf` builds it anew.

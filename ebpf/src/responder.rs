@@ -14,7 +14,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 /// How the program is to see frames.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Want {
-    /// In the driver where it can, else generic.
+    /// In the driver where it can and answers are sure to leave, else generic.
     #[default]
     Best,
     /// In the driver only.
@@ -90,6 +90,7 @@ pub struct Responder {
     peers: Shared<Peer>,
     counters: Counters,
     driven: Driven,
+    behind_why: Option<String>,
 }
 
 const PROGRAM: &str = "probe_responder";
@@ -97,16 +98,23 @@ const PROGRAM: &str = "probe_responder";
 impl Responder {
     /// Loads the program and attaches it.
     pub fn attach(attach: &Attach) -> Result<Responder, Unavailable> {
+        let behind_why = (attach.want == Want::Best).then(|| loses_answers(&attach.interface)).flatten();
         let modes: &[(Driven, XdpMode)] = match attach.want {
-            Want::Best => &[(Driven::Driver, XdpMode::Driver), (Driven::Generic, XdpMode::Skb)],
+            Want::Best if behind_why.is_none() => {
+                &[(Driven::Driver, XdpMode::Driver), (Driven::Generic, XdpMode::Skb)]
+            }
             Want::Driver => &[(Driven::Driver, XdpMode::Driver)],
-            Want::Generic => &[(Driven::Generic, XdpMode::Skb)],
+            Want::Best | Want::Generic => &[(Driven::Generic, XdpMode::Skb)],
         };
         let mut refused = None;
         for (driven, mode) in modes {
             let mut responder = Responder::load(attach.place, *driven)?;
             match responder.link(&attach.interface, *mode) {
-                Ok(()) => return Ok(responder),
+                Ok(()) => {
+                    let refused = refused.map(|why: Unavailable| why.why);
+                    responder.behind_why = behind_why.or(refused);
+                    return Ok(responder);
+                }
                 Err(why) => refused = Some(why),
             }
         }
@@ -136,7 +144,7 @@ impl Responder {
         program(&mut ebpf)?.load().map_err(unavailable("loading the program"))?;
         let peers = shared(&ebpf, "peers", PEER_SLOTS)?;
         let counters = Counters::new(shared(&ebpf, "counters", processors as usize)?);
-        Ok(Responder { _link: None, ebpf, peers, counters, driven })
+        Ok(Responder { _link: None, ebpf, peers, counters, driven, behind_why: None })
     }
 
     fn link(&mut self, interface: &str, mode: XdpMode) -> Result<(), Unavailable> {
@@ -156,6 +164,11 @@ impl Responder {
     /// How it sees frames.
     pub fn driven(&self) -> Driven {
         self.driven
+    }
+
+    /// Why it runs behind the driver, where the driver was wanted if it can.
+    pub fn behind_why(&self) -> Option<&str> {
+        self.behind_why.as_deref()
     }
 
     /// Writes a place of the table of peers. Probes that come meanwhile may find their key half written, and are dropped.
@@ -184,6 +197,15 @@ impl Responder {
     pub(crate) fn program_fd(&mut self) -> Result<BorrowedFd<'_>, Unavailable> {
         Ok(program(&mut self.ebpf)?.fd().map_err(unavailable("loading the program"))?.as_fd())
     }
+}
+
+/// Why what the program sends back from this interface's driver may be lost, though the driver takes the program.
+fn loses_answers(interface: &str) -> Option<String> {
+    // An interface that has no driver to name is no veth.
+    let is_veth = crate::driver::driver(interface).is_ok_and(|driver| driver == "veth");
+    // `veth_xdp_xmit` of Linux drops all that comes from the other end's program while its own end has neither.
+    let why = "the other end of a veth takes answers of the driver's program only while it has a program or GRO itself";
+    is_veth.then(|| why.to_owned())
 }
 
 fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp, Unavailable> {

@@ -65,7 +65,11 @@ fn has_program(site: &Site) -> bool {
 
 /// Probes from `a` to `b` for a second; returns the prober.
 fn probe(a: &Site, b: IpAddr) -> Prober {
-    let address = a.address();
+    probe_from(a, a.address(), b)
+}
+
+/// The same from an address of `a`.
+fn probe_from(a: &Site, address: IpAddr, b: IpAddr) -> Prober {
     let socket = a.within(|| Ok(UdpSocket::bind((address, 0))?)).unwrap();
     socket.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
     let began = Instant::now();
@@ -119,6 +123,39 @@ fn the_program_answers_on_a_link_and_goes_with_its_owner() {
         drop(kernel);
         assert!(!has_program(b), "{}", devices(b));
     }
+}
+
+/// What a veth's driver sends back is lost unless the other end is ready for it, which nobody here can know.
+#[test]
+fn answers_leave_by_a_veth_whose_other_end_has_no_program() {
+    let Some(lab) = lab() else { return };
+    let (a, b) = (lab.site("a").unwrap(), lab.site("b").unwrap());
+    let ip = |arguments: &[&str]| assert!(Command::new("ip").args(arguments).status().unwrap().success());
+    let peer = ["type", "veth", "peer", "name", "veth-b", "netns", b.namespace()];
+    ip(&[&["link", "add", "veth-a", "netns", a.namespace()][..], &peer].concat());
+    for (site, device, address) in [(a, "veth-a", "10.98.0.1/30"), (b, "veth-b", "10.98.0.2/30")] {
+        ip(&["-n", site.namespace(), "address", "add", address, "dev", device]);
+        ip(&["-n", site.namespace(), "link", "set", device, "up"]);
+    }
+    let attached = b.within(|| Ok(attach("veth-b", Want::Best))).unwrap();
+    let mut kernel = match attached {
+        Ok(kernel) => kernel,
+        Err(why) => {
+            eprintln!("skipped: {why}");
+            return;
+        }
+    };
+    assert_eq!(kernel.driven(), Driven::Generic);
+    assert!(kernel.behind_why().is_some_and(|why| why.contains("veth")), "{:?}", kernel.behind_why());
+    let (own, there) = (IpAddr::from([10, 98, 0, 1]), IpAddr::from([10, 98, 0, 2]));
+    let mut peers = Peers::new(epoch_at(0));
+    let at = peers.add(&secret(), Side::Dialler, mapped_address(own)).unwrap();
+    kernel.set_peer(at, &for_kernel(&peers.slot(at)));
+    let said = probe_from(a, own, there).estimates(ProbeInstant::from_nanos(1_250_000_000));
+    assert!(said.answers >= 30 && said.measured_by == MeasuredBy::XdpGeneric, "{said:?}");
+    // A TAP device's driver has no other end: it is told apart.
+    let device = b.end("wan").unwrap().link.clone();
+    assert!(b.within(|| Ok(attach(&device, Want::Best))).unwrap().unwrap().behind_why().is_none());
 }
 
 /// The child of the next test; alone it has nothing to do.

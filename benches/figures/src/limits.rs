@@ -30,6 +30,14 @@ pub(crate) const SLOW_SESSIONS: usize = 4;
 pub(crate) const TLS_LINK_MBIT: f64 = 1000.0;
 /// Its delay, one way, in milliseconds: a metropolitan path.
 pub(crate) const TLS_LINK_DELAY_MS: f64 = 1.0;
+/// Rate of the link over which sessions are opened, Mbit/s: far more than a handshake needs.
+pub(crate) const OPENING_LINK_MBIT: f64 = 500.0;
+/// Its delay, one way, in milliseconds: as in the scenarios, so that round trips are all that counts.
+pub(crate) const OPENING_LINK_DELAY_MS: f64 = 25.0;
+/// Rate of the link over which pauses are compared, Mbit/s.
+pub(crate) const PAUSE_LINK_MBIT: f64 = 1000.0;
+/// Its delay, one way, in milliseconds.
+pub(crate) const PAUSE_LINK_DELAY_MS: f64 = 10.0;
 /// Connections of strangers a second that a transfer is promised to bear.
 pub(crate) const FLOOD_PER_S: u32 = 1000;
 /// Of them, so many stay open at once: more than a gateway waits for.
@@ -52,6 +60,12 @@ pub(crate) const CHOICE_ROUNDS_MAX: u32 = 3;
 pub(crate) const TRANSPORT_QUEUE_BYTES: f64 = 512.0 * 1024.0;
 /// Most steps of a replay: a gigabyte in the smallest batches takes far fewer.
 pub(crate) const REPLAY_STEPS_MAX: u64 = 20_000_000;
+/// What QEMU may send where control processes are killed, bytes a second: a small guest takes five seconds then.
+pub(crate) const GUEST_KILL_RATE: u64 = 20_000_000;
+/// Latest moment of the kill, after bytes flow: the guest is on its way still.
+pub(crate) const GUEST_KILL_AFTER_MAX: Duration = Duration::from_millis(2500);
+/// Longest time that it is away then.
+pub(crate) const GUEST_KILL_BACK_MAX: Duration = Duration::from_millis(2000);
 /// What is promised of an idle control process's resident memory.
 pub(crate) const CONTROL_BYTES_GOAL: u64 = 120 << 20;
 /// How long it is watched while it is idle: a hundredth of a core is thirty ticks of its clock then.
@@ -62,3 +76,9 @@ pub(crate) const CALL_CONNECTIONS: usize = 8;
 pub(crate) const CALL_TIME: Duration = Duration::from_secs(5);
 /// Times that progress is waited for.
 pub(crate) const PROGRESS_SAMPLES: u32 = 40;
+/// Trials of a loss side by side: what two processors carry with ease, each a pair of gateways that sends 120 probes a second.
+pub(crate) const LOSS_TRIALS_AT_ONCE: usize = 20;
+/// Later than this, one frame in a hundred, links are not what was asked for: the machine is too busy.
+pub(crate) const LOSS_LATENESS_MAX_MS: f64 = 5.0;
+
+const _: () = assert!(LOSS_TRIALS_AT_ONCE <= novacron_lab::limits::LINKS_MAX);

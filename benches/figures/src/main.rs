@@ -2,15 +2,19 @@
 //! whether it is reached. It measures and tells; it does not fail because a figure is short.
 
 mod choice;
+mod codec;
 mod control;
 mod fleet;
 mod flood;
+mod guest_kills;
 mod interrupt;
 mod limits;
 mod load;
 mod memory;
 mod migrate;
+mod opening;
 mod pair;
+mod pause;
 mod probe;
 mod ram;
 mod relay;
@@ -93,6 +97,10 @@ struct Args {
     #[arg(long, value_name = "FILE")]
     choice_stream: Vec<PathBuf>,
 
+    /// A captured stream that the page codec is measured on; repeatable. Without any: synthetic guests
+    #[arg(long, value_name = "FILE")]
+    codec_stream: Vec<PathBuf>,
+
     /// Trials of each loss, where probes are measured
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
     probe_trials: u32,
@@ -100,6 +108,10 @@ struct Args {
     /// Seconds of each of them
     #[arg(long, default_value_t = 60, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(3..=3600))]
     probe_trial_seconds: u64,
+
+    /// Only this part of the figures of probes; repeatable
+    #[arg(long, value_enum)]
+    probe_part: Vec<probe::Part>,
 
     /// Starts and stops of the control process
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
@@ -124,11 +136,19 @@ enum Figure {
     Fleet,
     Stuck,
     Choice,
-    /// In the lab; takes more than an hour with all trials, so only where it is named
+    /// What the page codec makes of streams, beside zstd over the whole of each
+    Codec,
+    /// In the lab; takes a quarter of an hour with all trials, so only where it is named
     Probe,
     Tls,
+    /// How soon a session is open over a link of the lab
+    Opening,
+    /// What a guest sees of its move over a link of the lab
+    Pause,
     Flood,
     Control,
+    /// kill -9 of control processes in migrations of a guest
+    ControlGuests,
 }
 
 fn main() -> ExitCode {
@@ -157,10 +177,14 @@ fn run(args: &Args) -> Result<()> {
         fleet: None,
         stuck: None,
         choice: None,
+        codec: None,
         probes: None,
         tls: None,
+        opening: None,
+        pause: None,
         flood: None,
         control: None,
+        guest_kills: None,
     };
     if wanted(Figure::Relay) {
         let relay = relay::measure(args.relay_mib << 20, args.rounds, &say)?;
@@ -208,8 +232,17 @@ fn run(args: &Args) -> Result<()> {
         report.figures.extend(choice.verdicts.iter().cloned());
         report.choice = Some(choice);
     }
+    if wanted(Figure::Codec) {
+        let codec = codec::measure(args.choice_mib, &args.codec_stream, &say)?;
+        report.figures.extend(codec.verdicts.iter().cloned());
+        report.codec = Some(codec);
+    }
     if args.only.contains(&Figure::Probe) {
-        let extent = probe::Extent { trials: args.probe_trials, trial_seconds: args.probe_trial_seconds };
+        let extent = probe::Extent {
+            trials: args.probe_trials,
+            trial_seconds: args.probe_trial_seconds,
+            parts: args.probe_part.clone(),
+        };
         let probes = probe::measure(extent, &say)?;
         report.figures.extend(probes.verdicts.iter().cloned());
         report.probes = Some(probes);
@@ -218,6 +251,18 @@ fn run(args: &Args) -> Result<()> {
         let tls = tls::measure(args.relay_mib << 20, args.rounds, &say)?;
         report.figures.extend(tls.verdicts.iter().cloned());
         report.tls = Some(tls);
+    }
+    if wanted(Figure::Opening)
+        && let Some(opening) = opening::measure(args.rounds, &say)?
+    {
+        report.figures.extend(opening.verdicts.iter().cloned());
+        report.opening = Some(opening);
+    }
+    if wanted(Figure::Pause)
+        && let Some(pause) = pause::measure(args.moves, &say)?
+    {
+        report.figures.extend(pause.verdicts.iter().cloned());
+        report.pause = Some(pause);
     }
     if wanted(Figure::Flood) {
         let flood = flood::measure(args.relay_mib << 20, args.rounds, &say)?;
@@ -228,6 +273,11 @@ fn run(args: &Args) -> Result<()> {
         let control = control::measure(args.starts, args.kills, &say)?;
         report.figures.extend(control.verdicts.iter().cloned());
         report.control = Some(control);
+    }
+    if wanted(Figure::ControlGuests) {
+        let found = guest_kills::measure(args.kills, &say)?;
+        report.figures.extend(found.verdicts.iter().cloned());
+        report.guest_kills = Some(found);
     }
     println!("\n{}", report.text());
     match &args.json {

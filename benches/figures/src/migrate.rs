@@ -24,20 +24,22 @@ const PAUSE_MS_MAX: f64 = 20.0;
 
 /// One move.
 #[derive(Clone, Copy, Debug, Serialize)]
-struct Move {
-    total_ms: f64,
+pub(crate) struct Move {
+    pub(crate) total_ms: f64,
     /// As the source counts it.
     downtime_ms: f64,
     /// As the guest saw it, by its heartbeat.
-    pause_ms: f64,
+    pub(crate) pause_ms: f64,
     /// How exact that is.
     pause_resolution_ms: f64,
     /// How long `cont` took.
     cont_ms: f64,
     sent_bytes: u64,
-    /// Sent while the guest stood still. Nothing is subtracted for them: QEMU aims for the same number either way, and
-    /// what one contender needs longer for them is its own pause.
-    stopped_bytes: u64,
+    /// Sent while the guest stood still. On loopback nothing is subtracted for them: QEMU aims for the same number either way,
+    /// and what one contender needs longer for them is its own pause.
+    pub(crate) stopped_bytes: u64,
+    /// Of a guest's byte, how much crossed between the gateways; 1 without them.
+    pub(crate) wire_share: f64,
     iterations: u64,
     /// Processor time of both hypervisors and both gateways meanwhile.
     hypervisors_cpu_s: [f64; 2],
@@ -92,7 +94,8 @@ pub(crate) fn measure(
         for (contender, found) in [("direct", &mut direct), ("gateways", &mut gateways)] {
             let through = (contender == "gateways").then_some(&mut pair);
             let name = format!("vm-{turn}-{contender}");
-            let (next, one) = move_once(&scratch, &name, &options, channels, &mut guest, through)
+            let direct = Migration { multifd_channels: channels, ..Migration::direct_tcp()? };
+            let (next, one) = move_once(&scratch, &name, &options, direct, &mut guest, through)
                 .with_context(|| format!("moving the guest, turn {turn}, {contender}"))?;
             // Dropped here: the hypervisor that the guest has left.
             guest = next;
@@ -114,12 +117,12 @@ pub(crate) fn measure(
     report(memory_mib, channels, direct, gateways, load.since()?)
 }
 
-/// Moves the guest to a fresh hypervisor and lets it verify itself there.
-fn move_once(
+/// Moves the guest to a fresh hypervisor, as `direct` says or through gateways, and lets it verify itself there.
+pub(crate) fn move_once(
     scratch: &Scratch,
     name: &str,
     options: &QemuOptions,
-    multifd_channels: Option<u8>,
+    direct: Migration,
     source: &mut Qemu,
     through: Option<&mut Pair>,
 ) -> Result<(Qemu, Move)> {
@@ -139,10 +142,9 @@ fn move_once(
         Some(_) => Migration {
             incoming: format!("unix:{}", exit.display()),
             outgoing: format!("unix:{}", entry.display()),
-            multifd_channels,
-            ..Migration::direct_tcp()?
+            ..direct
         },
-        None => Migration { multifd_channels, ..Migration::direct_tcp()? },
+        None => direct,
     };
     let hypervisors = [source.process().pid(), destination.process().pid()];
     let gateways = match through {
@@ -162,17 +164,25 @@ fn move_once(
     let gateways_before = gateways.as_ref().map(|(_, pids)| cpu(*pids)).transpose()?;
     let report = migration.run(source, &mut destination)?;
     let hypervisors_cpu_s = difference(cpu(hypervisors)?, hypervisors_before);
-    let mut gateways_cpu_s = [0.0; 2];
+    let (mut gateways_cpu_s, mut wire_share) = ([0.0; 2], 1.0);
     if let (Some((pair, pids)), Some(before), Some(session)) = (gateways, gateways_before, session) {
         gateways_cpu_s = difference(cpu(pids)?, before);
         source.quit().context("ending the hypervisor that the guest has left")?;
-        pair.finished(&session, choices)?;
+        let record = pair.finished(&session, choices)?;
+        let bytes = |of: &str| record[of].as_f64().with_context(|| format!("no {of} in the record"));
+        wire_share = bytes("wire_bytes_sent")? / bytes("guest_bytes")?.max(1.0);
     }
     destination.guest().must_be_intact()?;
-    Ok((destination, one_move(&report, hypervisors_cpu_s, gateways_cpu_s)))
+    let one = one_move(&report, wire_share, hypervisors_cpu_s, gateways_cpu_s);
+    Ok((destination, one))
 }
 
-fn one_move(report: &MigrationReport, hypervisors_cpu_s: [f64; 2], gateways_cpu_s: [f64; 2]) -> Move {
+fn one_move(
+    report: &MigrationReport,
+    wire_share: f64,
+    hypervisors_cpu_s: [f64; 2],
+    gateways_cpu_s: [f64; 2],
+) -> Move {
     let ms = |time: Duration| time.as_secs_f64() * 1e3;
     Move {
         total_ms: ms(report.total),
@@ -182,6 +192,7 @@ fn one_move(report: &MigrationReport, hypervisors_cpu_s: [f64; 2], gateways_cpu_
         cont_ms: ms(report.cont),
         sent_bytes: report.sent_bytes,
         stopped_bytes: report.stopped_bytes,
+        wire_share,
         iterations: report.iterations,
         hypervisors_cpu_s,
         gateways_cpu_s,
@@ -272,11 +283,12 @@ impl Migrations {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn moves(of: &[(f64, f64)]) -> Moves {
-        let one = |&(total_ms, pause_ms): &(f64, f64)| Move {
+    /// A move that took so long, with such a pause.
+    pub(crate) fn one(total_ms: f64, pause_ms: f64) -> Move {
+        Move {
             total_ms,
             downtime_ms: 0.0,
             pause_ms,
@@ -284,11 +296,15 @@ mod tests {
             cont_ms: 0.0,
             sent_bytes: 0,
             stopped_bytes: 0,
+            wire_share: 1.0,
             iterations: 1,
             hypervisors_cpu_s: [0.0; 2],
             gateways_cpu_s: [0.0; 2],
-        };
-        Moves { all: of.iter().map(one).collect() }
+        }
+    }
+
+    fn moves(of: &[(f64, f64)]) -> Moves {
+        Moves { all: of.iter().map(|(total_ms, pause_ms)| one(*total_ms, *pause_ms)).collect() }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use novacron_lab::Site;
 use novacron_testbed::session::{unix, wait_ended};
 use novacron_testbed::{Gateway, GatewayOptions, Scratch, Security, Session};
 use serde_json::{Value, json};
@@ -23,6 +24,13 @@ pub(crate) struct Place {
     pub(crate) prefix: Vec<String>,
     /// Where it is reached.
     pub(crate) address: IpAddr,
+}
+
+impl Place {
+    /// At a site of the lab.
+    pub(crate) fn at(site: &Site) -> Self {
+        Self { prefix: site.enter(), address: site.address() }
+    }
 }
 
 impl Default for Place {

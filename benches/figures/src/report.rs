@@ -7,11 +7,15 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 use crate::choice::Choice;
+use crate::codec::CodecFigures;
 use crate::control::ControlFigures;
 use crate::fleet::{Fleet, Stuck};
 use crate::flood::Flood;
+use crate::guest_kills::GuestKills;
 use crate::memory::Memory;
 use crate::migrate::Migrations;
+use crate::opening::Opening;
+use crate::pause::Pauses;
 use crate::probe::Probes;
 use crate::relay::Relay;
 use crate::shards::Shards;
@@ -90,10 +94,14 @@ pub(crate) struct Report {
     pub(crate) fleet: Option<Fleet>,
     pub(crate) stuck: Option<Stuck>,
     pub(crate) choice: Option<Choice>,
+    pub(crate) codec: Option<CodecFigures>,
     pub(crate) probes: Option<Probes>,
     pub(crate) tls: Option<Tls>,
+    pub(crate) opening: Option<Opening>,
+    pub(crate) pause: Option<Pauses>,
     pub(crate) flood: Option<Flood>,
     pub(crate) control: Option<ControlFigures>,
+    pub(crate) guest_kills: Option<GuestKills>,
 }
 
 impl Report {
@@ -108,9 +116,13 @@ impl Report {
             self.fleet.as_ref().map(Fleet::table),
             self.stuck.as_ref().map(Stuck::table),
             self.choice.as_ref().map(Choice::table),
+            self.codec.as_ref().map(CodecFigures::table),
             self.tls.as_ref().map(Tls::table),
+            self.opening.as_ref().map(Opening::table),
+            self.pause.as_ref().map(Pauses::table),
             self.flood.as_ref().map(Flood::table),
             self.control.as_ref().map(ControlFigures::table),
+            self.guest_kills.as_ref().map(GuestKills::table),
         ];
         let mut text = format!("{}\n\n", self.host);
         for table in tables.into_iter().flatten() {

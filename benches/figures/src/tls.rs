@@ -75,8 +75,8 @@ pub(crate) fn measure(bytes: u64, rounds: u32, say: &dyn Fn(&str)) -> Result<Tls
             };
             let lab = Lab::start(&Topology::two_sites(&way)).context("making the lab")?;
             let [near, far] = lab.sites() else { anyhow::bail!("the lab made no two sites") };
-            let place = |site: &novacron_lab::Site| Place { prefix: site.enter(), address: site.address() };
-            let compared = compare("1 Gbit/s", [&place(near), &place(far)], &source, bytes / 2, rounds, say)?;
+            let places = [&Place::at(near), &Place::at(far)];
+            let compared = compare("1 Gbit/s", places, &source, bytes / 2, rounds, say)?;
             verdicts.push(
                 Verdict::new(
                     "processor time of TLS against plaintext, 1 Gbit/s",

@@ -232,6 +232,11 @@ impl Site {
         self.ends.iter().find(|end| end.link == link)
     }
 
+    /// Its ends of links, in the topology's order.
+    pub fn ends(&self) -> &[End] {
+        &self.ends
+    }
+
     /// What to put before a command so that it runs in this site. The process keeps its number.
     pub fn enter(&self) -> Vec<String> {
         let file = namespace::path(&self.namespace);

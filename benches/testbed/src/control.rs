@@ -11,6 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::limits::{ANSWER_WAIT, SOCKET_WAIT};
+use crate::process::behind;
 use crate::{Process, Rpc, Scratch, artefact, identity, port, wait};
 
 /// One control process. When this is dropped it is killed, and so is the gateway that it started: that one would
@@ -20,6 +21,8 @@ pub struct Control {
     process: Process,
     folder: PathBuf,
     file: PathBuf,
+    prefix: Vec<String>,
+    peer: String,
     health_port: u16,
     metrics_port: u16,
 }
@@ -38,14 +41,33 @@ impl Control {
         Ok(control)
     }
 
+    /// The same behind words of a command line, as for a clock of its own.
+    ///
+    /// # Errors
+    /// Those of [`Control::start`].
+    pub fn start_behind(
+        prefix: &[String],
+        scratch: &Scratch,
+        name: &str,
+        more: Sections<'_>,
+    ) -> Result<Self> {
+        let mut control = Self::begin_behind(prefix, scratch, name, more)?;
+        control.wait_ready()?;
+        Ok(control)
+    }
+
     /// The same without waiting.
     ///
     /// # Errors
     /// When a binary is missing, or the configuration cannot be written.
     pub fn begin(scratch: &Scratch, name: &str, more: Sections<'_>) -> Result<Self> {
+        Self::begin_behind(&[], scratch, name, more)
+    }
+
+    fn begin_behind(prefix: &[String], scratch: &Scratch, name: &str, more: Sections<'_>) -> Result<Self> {
         let folder = scratch.file(name);
         fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
-        let (health_port, metrics_port) = (port::free()?, port::free()?);
+        let (health_port, metrics_port, bind_port) = (port::free()?, port::free()?, port::free()?);
         let file = folder.join("novacron.yaml");
         let identity = identity::folder_of(scratch, name)?;
         let base = json!({
@@ -57,13 +79,15 @@ impl Control {
                 "log_format": "text",
             },
             "dwcp": {"gateway_socket": folder.join("gateway.sock")},
-            "network": {"bind_port": port::free()?},
+            "network": {"bind_port": bind_port},
             "monitoring": {"metrics_port": metrics_port},
             "security": {"identity_dir": identity},
         });
         fs::write(&file, configured(base, more)?).with_context(|| format!("writing {}", file.display()))?;
-        let process = launch(scratch, name, &file)?;
-        Ok(Self { process, folder, file, health_port, metrics_port })
+        let process = launch(prefix, scratch, name, &file)?;
+        let peer = format!("tcp:127.0.0.1:{bind_port}");
+        let prefix = prefix.to_vec();
+        Ok(Self { process, folder, file, prefix, peer, health_port, metrics_port })
     }
 
     /// Waits until `/ready` says so.
@@ -89,7 +113,7 @@ impl Control {
     /// # Errors
     /// Those of [`Control::start`].
     pub fn again(&mut self, scratch: &Scratch, name: &str) -> Result<()> {
-        self.process = launch(scratch, name, &self.file)?;
+        self.process = launch(&self.prefix, scratch, name, &self.file)?;
         self.wait_ready()
     }
 
@@ -124,6 +148,11 @@ impl Control {
     /// The path of its control socket.
     pub fn socket(&self) -> PathBuf {
         self.folder.join("control.sock")
+    }
+
+    /// Where its gateway listens for other gateways.
+    pub fn peer(&self) -> &str {
+        &self.peer
     }
 
     /// Its data directory.
@@ -186,10 +215,11 @@ impl Drop for Control {
     }
 }
 
-fn launch(scratch: &Scratch, name: &str, file: &Path) -> Result<Process> {
+fn launch(prefix: &[String], scratch: &Scratch, name: &str, file: &Path) -> Result<Process> {
     let program = artefact::binary("novacron-control")?;
     artefact::binary("novacron-gateway")?;
-    Process::start(scratch, name, &program, &["--config".to_owned(), file.display().to_string()])
+    let (program, arguments) = behind(prefix, &program, &["--config".to_owned(), file.display().to_string()]);
+    Process::start(scratch, name, &program, &arguments)
 }
 
 /// JSON with some sections changed; what stands there is JSON too, `section.key` by `section.key`.

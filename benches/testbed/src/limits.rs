@@ -8,18 +8,18 @@ use std::time::Duration;
 pub const BOOT_WAIT: Duration = Duration::from_secs(300);
 /// For one sweep over a guest's memory.
 pub const VERIFY_WAIT: Duration = Duration::from_secs(120);
-/// For a short answer of the guest.
-pub const COMMAND_WAIT: Duration = Duration::from_secs(20);
+/// For a short answer of the guest: sixteen that are emulated share two processors.
+pub const COMMAND_WAIT: Duration = Duration::from_secs(60);
 /// For a heartbeat of a guest that runs.
-pub const BEAT_WAIT: Duration = Duration::from_secs(20);
+pub const BEAT_WAIT: Duration = Duration::from_secs(60);
 /// For a process to open its socket.
 pub const SOCKET_WAIT: Duration = Duration::from_secs(20);
 /// For an answer on a QMP or a control socket.
 pub const ANSWER_WAIT: Duration = Duration::from_secs(60);
 /// For a migration that a test drives.
 pub const MIGRATION_WAIT: Duration = Duration::from_secs(180);
-/// For a process to end after it was told to.
-pub const EXIT_WAIT: Duration = Duration::from_secs(20);
+/// For a process to end after it was told to, and for what ends with it.
+pub const EXIT_WAIT: Duration = Duration::from_secs(45);
 /// Between two looks at something that cannot be waited for.
 pub const POLL: Duration = Duration::from_millis(2);
 

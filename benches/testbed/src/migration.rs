@@ -226,10 +226,19 @@ impl Migration {
         // passed what was said before it.
         source.state()?;
         source.qmp().wait_event(Duration::ZERO, |_| None::<()>)?;
-        let uri = Some(self.outgoing.clone());
-        let began = Instant::now();
-        source.qmp().execute(qmp::migrate { uri, channels: None, detach: None, resume: None })?;
-        Ok(began)
+        // A QEMU that has said that a migration failed may still be cleaning up after it, and refuses the next until it has.
+        let deadline = Instant::now() + EXIT_WAIT;
+        loop {
+            let uri = Some(self.outgoing.clone());
+            let began = Instant::now();
+            match source.qmp().execute(qmp::migrate { uri, channels: None, detach: None, resume: None }) {
+                Ok(_) => return Ok(began),
+                Err(error) if error.to_string().contains("duplicate yank") && Instant::now() < deadline => {
+                    std::thread::sleep(POLL);
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// Switches on what is wanted, and off what an earlier move may have left on.

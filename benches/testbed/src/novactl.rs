@@ -81,13 +81,32 @@ impl Novactl {
         peer: &str,
         extra: &[&str],
     ) -> Result<Self> {
+        let qmp = [between.source.qmp_path(), between.destination.qmp_path()];
+        let control = [between.source_gateway.control(), between.destination_gateway.control()];
+        Self::migrate_at(log, scratch, name, qmp, control, peer, extra)
+    }
+
+    /// The same between any sockets, those of the source first: those of control processes, say, in the place of their
+    /// gateways'.
+    ///
+    /// # Errors
+    /// Those of [`Novactl::migrate_over`].
+    pub fn migrate_at(
+        log: &Path,
+        scratch: &Scratch,
+        name: &str,
+        qmp: [&Path; 2],
+        control: [&Path; 2],
+        peer: &str,
+        extra: &[&str],
+    ) -> Result<Self> {
         let path = |path: &Path| path.display().to_string();
         let mut arguments = vec!["migrate".to_owned(), "--json".to_owned()];
         let named = [
-            ("--source-qmp", path(between.source.qmp_path())),
-            ("--destination-qmp", path(between.destination.qmp_path())),
-            ("--source-gateway", path(between.source_gateway.control())),
-            ("--destination-gateway", path(between.destination_gateway.control())),
+            ("--source-qmp", path(qmp[0])),
+            ("--destination-qmp", path(qmp[1])),
+            ("--source-gateway", path(control[0])),
+            ("--destination-gateway", path(control[1])),
             ("--peer", peer.to_owned()),
             ("--state-dir", path(&state_dir(scratch))),
             ("--socket-dir", path(scratch.path())),

@@ -158,66 +158,81 @@ fn every_kind_of_migration_is_carried_connection_by_connection() -> Result<()> {
 
 /// Sources and destinations that do not agree on how many channels there are, and a session that takes fewer: the guest
 /// stays where it is, whoever waits is named, and another session goes on.
+///
+/// Each case has a guest of its own. Where one channel fails while others are told to flush, QEMU 10.0.2 may wait for ever for a
+/// channel whose thread has gone (`multifd_send_sync_main`): it says `failed`, its guest runs on, it keeps its sockets, and it
+/// begins no other migration.
 #[test]
 fn channels_too_few_and_too_many_leave_the_guest_at_its_source() -> Result<()> {
-    const IDLE: Duration = Duration::from_secs(4);
-    let multifd = |channels| move |plain| Migration { multifd_channels: Some(channels), ..plain };
     Scratch::with_logs(|scratch| {
         let gateways = gateways(scratch)?;
-        let [a, b] = &gateways;
-        let mut guest = Guest::boot(scratch, &gateways, "guest", QemuOptions::small())?;
-
-        // More than the session takes: the socket of one too many closes at once.
-        let way = Way::open(scratch, [a, b], &json!({"destination_may_start": false, "connections_max": 3}))?;
-        let mut there = guest.next()?;
-        guest.must_stay(&way, &mut there, multifd(4))?;
-        let record = wait_ended(a, &way.session.id, EXIT_WAIT)?;
-        ensure!(record["refused_connections"].as_u64() >= Some(1), "{record}");
-
-        // More than the destination expects: it breaks off.
-        let channels = |count| {
-            qmp::migrate_set_parameters(qmp::MigrateSetParameters {
-                multifd_channels: Some(count),
-                ..qmp::MigrateSetParameters::default()
-            })
-        };
-        let way = Way::open(scratch, [a, b], &quiet_end())?;
-        let mut there = guest.next()?;
-        let migration = multifd(4)(way.migration.clone());
-        migration.prepare(&mut guest.here, &mut there)?;
-        there.qmp().execute(channels(2))?;
-        migration.listen(&mut there)?;
-        migration.dial(&mut guest.here)?;
-        wait_ended(a, &way.session.id, EXIT_WAIT)?;
-        wait_failed(&mut guest.here)?;
-        there.process().kill();
-        stage::must_run_intact(&mut guest.here)?;
-
-        // Fewer than it expects: it waits for ever. The session does not, and says for what.
-        let idle = IDLE.as_millis() as u64;
-        let way =
-            Way::open(scratch, [a, b], &json!({"destination_may_start": false, "idle_timeout_ms": idle}))?;
-        let mut there = guest.next()?;
-        let migration = multifd(2)(way.migration.clone());
-        migration.prepare(&mut guest.here, &mut there)?;
-        there.qmp().execute(channels(4))?;
-        migration.listen(&mut there)?;
-        migration.dial(&mut guest.here)?;
-        opaque::must_carry(scratch, [a, b])?;
-        let record = wait_ended(a, &way.session.id, IDLE + EXIT_WAIT)?;
-        ensure!(record["reason"]["code"] == "timeout", "{record}");
-        let said = record["reason"]["message"].as_str().unwrap_or_default();
-        ensure!(said.contains("no byte has moved"), "{record}");
-        eprintln!("{said}");
-        wait_failed(&mut guest.here)?;
-        there.process().kill();
-        stage::must_run_intact(&mut guest.here)?;
-
-        // After all of it the same gateways carry the same guest.
-        guest.hops = 0;
-        guest.name = "after";
-        guest.hop(5, multifd(4)).map(drop)
+        let boot = |name| Guest::boot(scratch, &gateways, name, QemuOptions::small());
+        more_than_the_session_takes(boot("beyond-the-session")?)?;
+        more_than_the_destination_expects(boot("beyond-the-destination")?)?;
+        fewer_than_the_destination_expects(boot("too-few")?)?;
+        // After all of it the same gateways carry another guest.
+        boot("after")?.hop(5, multifd(4)).map(drop)
     })
+}
+
+fn multifd(channels: u8) -> impl Fn(Migration) -> Migration {
+    move |plain| Migration { multifd_channels: Some(channels), ..plain }
+}
+
+/// The destination expects another number of channels than the source opens.
+fn begin_with(guest: &mut Guest<'_>, way: &Way, there: &mut Qemu, [opened, expected]: [u8; 2]) -> Result<()> {
+    let migration = multifd(opened)(way.migration.clone());
+    migration.prepare(&mut guest.here, there)?;
+    there.qmp().execute(qmp::migrate_set_parameters(qmp::MigrateSetParameters {
+        multifd_channels: Some(expected),
+        ..qmp::MigrateSetParameters::default()
+    }))?;
+    migration.listen(there)?;
+    migration.dial(&mut guest.here).map(drop)
+}
+
+/// The socket of one too many closes at once.
+fn more_than_the_session_takes(mut guest: Guest<'_>) -> Result<()> {
+    let [a, b] = guest.towards();
+    let options = json!({"destination_may_start": false, "connections_max": 3});
+    let way = Way::open(guest.scratch, [a, b], &options)?;
+    let mut there = guest.next()?;
+    guest.must_stay(&way, &mut there, multifd(4))?;
+    guest.here.process().kill();
+    let record = wait_ended(a, &way.session.id, EXIT_WAIT)?;
+    ensure!(record["refused_connections"].as_u64() >= Some(1), "{record}");
+    Ok(())
+}
+
+/// It breaks off.
+fn more_than_the_destination_expects(mut guest: Guest<'_>) -> Result<()> {
+    let [a, b] = guest.towards();
+    let way = Way::open(guest.scratch, [a, b], &quiet_end())?;
+    let mut there = guest.next()?;
+    begin_with(&mut guest, &way, &mut there, [4, 2])?;
+    wait_ended(a, &way.session.id, EXIT_WAIT)?;
+    wait_failed(&mut guest.here)?;
+    there.process().kill();
+    stage::must_run_intact(&mut guest.here)
+}
+
+/// It waits for ever. The session does not, and says for what.
+fn fewer_than_the_destination_expects(mut guest: Guest<'_>) -> Result<()> {
+    const IDLE: Duration = Duration::from_secs(4);
+    let [a, b] = guest.towards();
+    let options = json!({"destination_may_start": false, "idle_timeout_ms": IDLE.as_millis() as u64});
+    let way = Way::open(guest.scratch, [a, b], &options)?;
+    let mut there = guest.next()?;
+    begin_with(&mut guest, &way, &mut there, [2, 4])?;
+    opaque::must_carry(guest.scratch, [a, b])?;
+    let record = wait_ended(a, &way.session.id, IDLE + EXIT_WAIT)?;
+    ensure!(record["reason"]["code"] == "timeout", "{record}");
+    let said = record["reason"]["message"].as_str().unwrap_or_default();
+    ensure!(said.contains("no byte has moved"), "{record}");
+    eprintln!("{said}");
+    wait_failed(&mut guest.here)?;
+    there.process().kill();
+    stage::must_run_intact(&mut guest.here)
 }
 
 /// Waits until the source has given up.
@@ -296,7 +311,7 @@ fn sixteen_small_guests_move_at_once() -> Result<()> {
         wait_status(&mut first, "the first guest to be kept", &[qmp::MigrationStatus::completed])?;
         first.quit()?;
 
-        let mut moves = Vec::new();
+        let mut guests = Vec::new();
         for number in 0..GUESTS {
             let mut here = Qemu::destination(scratch, &format!("here-{number}"), &options)?;
             let uri = Some(format!("exec:cat {}", kept.display()));
@@ -304,7 +319,14 @@ fn sixteen_small_guests_move_at_once() -> Result<()> {
             wait_status(&mut here, "a guest to be there again", &[qmp::MigrationStatus::completed])?;
             here.cont()?;
             let there = Qemu::destination(scratch, &format!("there-{number}"), &options)?;
-            moves.push((here, there, Way::open(scratch, towards, &quiet_end())?));
+            guests.push((here, there));
+        }
+        // A session waits for its hypervisor: none is opened before all guests are there, and on a busy machine the last of them
+        // may take a while to be told.
+        let patient = json!({"destination_may_start": false, "accept_timeout_ms": 120_000});
+        let mut moves = Vec::new();
+        for (here, there) in guests {
+            moves.push((here, there, Way::open(scratch, towards, &patient)?));
         }
         let reports = thread::scope(|scope| {
             let running: Vec<_> = moves

@@ -15,12 +15,14 @@ use novacron_testbed::limits::ANSWER_WAIT;
 use novacron_testbed::postgres::Postgres;
 use novacron_testbed::rpc::Refused;
 use novacron_testbed::session::unix;
-use novacron_testbed::{Gateway, GatewayOptions, Scratch, Session, novactl, wait};
+use novacron_testbed::{Gateway, GatewayOptions, Scratch, Session, novactl, port, wait};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
 /// How soon a change of a session must stand in the store, on a machine that builds beside this test.
 const RECORDED: Duration = Duration::from_secs(20);
+/// How soon a sample of a path must stand there: one is kept every half minute.
+const SAMPLED: Duration = Duration::from_secs(60);
 /// How soon records that waited for a database must be in it after its return.
 const DRAINED: Duration = Duration::from_secs(40);
 
@@ -425,6 +427,41 @@ fn redis_is_no_database_and_a_configuration_says_what_is_wrong_with_it() -> Resu
             ensure!(status.code() == Some(2) && log.contains(expected), "{status}: {log}");
             ensure!(!log.contains("secret"), "a password was shown: {log}");
         }
+        Ok(())
+    })
+}
+
+/// What models are to learn from: a peer that has streams is probed, what is measured is shown at once and kept soon after.
+#[test]
+fn paths_of_a_real_gateway_are_shown_and_kept() -> Result<()> {
+    Scratch::with_logs(|scratch| {
+        let (port_a, port_b) = (port::free()?, port::free()?);
+        let control = Control::start(scratch, "a", &[("dwcp.probe_port", &port_a.to_string())])?;
+        let extra = vec!["--probe-listen".to_owned(), format!("127.0.0.1:{port_b}")];
+        let b = Gateway::start(scratch, "b", &GatewayOptions { extra, ..GatewayOptions::default() })?;
+        let under = migrate(scratch, &control, &b, "path", None)?;
+        let peer = format!("127.0.0.1:{port_b}");
+        let shown = wait::until("metrics of the path", RECORDED, || {
+            let text = control.metrics()?;
+            let wanted = [
+                format!("novacron_path_round_trip_seconds{{peer=\"{peer}\",which=\"median\"}} 0.0"),
+                format!("novacron_path_loss_ratio{{peer=\"{peer}\",way=\"forward\"}}"),
+                format!("novacron_path_bandwidth_bytes_per_second{{peer=\"{peer}\"}}"),
+                format!("novacron_path_measured_by{{peer=\"{peer}\",by=\"userspace\"}} 1"),
+                "novacron_probes_total{outcome=\"answered\"}".to_owned(),
+            ];
+            Ok(wanted.iter().all(|line| text.contains(line)).then_some(text))
+        })?;
+        let modes: Vec<_> = shown.lines().filter(|line| line.starts_with("novacron_path_mode{")).collect();
+        ensure!(modes.iter().filter(|line| line.ends_with(" 1")).count() == 1, "one mode of {modes:?}");
+        let kept = wait::until("a sample in the store", SAMPLED, || {
+            let page = control.rpc()?.call("history.paths", json!({"peer": peer}))?;
+            let mut samples = page["samples"].as_array().context("no samples")?.iter();
+            Ok(samples.find(|sample| sample["peer"] == peer.as_str()).cloned())
+        })?;
+        ensure!(kept["rtt_us"].is_u64() && kept["loss_ppm"].is_u64(), "{kept}");
+        ensure!(kept["bandwidth_bytes_per_s"].as_u64() > Some(0), "{kept}");
+        under.finish(1)?;
         Ok(())
     })
 }

@@ -110,3 +110,33 @@ fn a_guest_with_redis_crosses_as_differences() -> Result<()> {
     }
     deltas_pay(Workload::Redis, "2")
 }
+
+/// A guest that follows another of its tenant: the far gateway has much of what it holds, from the same system. Both gateways keep it
+/// between sessions only where they are told to.
+#[test]
+fn a_second_guest_is_sent_by_reference() -> Result<()> {
+    Scratch::with_logs(|scratch| {
+        let options = QemuOptions::for_workload(&GuestOptions::of(Workload::Idle))?;
+        let kept = gateways(scratch, "kept", &["--content-keep", "10m"])?;
+        let gone = gateways(scratch, "gone", &[])?;
+        let mut known = Vec::new();
+        for (name, (a, b)) in [("kept", &kept), ("gone", &gone)] {
+            for turn in ["first", "second"] {
+                let name = format!("{name}-{turn}");
+                let mut source = Qemu::source(scratch, &format!("{name}-from"), &options)?;
+                let mut destination = Qemu::destination(scratch, &format!("{name}-to"), &options)?;
+                source.guest().wait_ready()?;
+                let record = moves(scratch, (&mut source, &mut destination), (a, b), &name)?;
+                let wire = number(&record, "/wire_bytes_sent")?;
+                eprintln!("{name}: {wire} bytes crossed, codec {}, {}", record["codec"], record["content"]);
+                known.push((number(&record, "/codec/known")?, wire, number(&record, "/guest_bytes")?));
+            }
+        }
+        let [first, second, alone, again] = known[..] else { unreachable!("four moves") };
+        ensure!(second.0 > second.2 / 5.0, "little was known of a second guest: {known:?}");
+        ensure!(second.1 < first.1 * 0.8, "a second guest cost as much: {known:?}");
+        // What a guest holds twice itself is known within its own session, too.
+        ensure!(again.0 < second.0 / 5.0 && alone.0 < second.0 / 5.0, "kept unasked: {known:?}");
+        Ok(())
+    })
+}

@@ -13,7 +13,7 @@ use novacron_testbed::stage::{Stage, must_run_intact};
 use novacron_testbed::{
     Fate, Gateway, GatewayOptions, Migration, Novactl, QemuOptions, Relay, Scratch, Way, port, wait,
 };
-use qapi::qmp;
+use qapi::qmp::{self, Event};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -27,6 +27,11 @@ const HALF_WAY_BYTES: u64 = 8_000_000;
 const ANY_DOWNTIME: [&str; 2] = ["--downtime-limit", "2000000"];
 /// Bytes a second between the gateways at which that takes a while.
 const NARROW: usize = 6_000_000;
+
+/// So few that it takes longer than novactl waits for an answer to a question.
+const NARROWER: usize = 2_000_000;
+/// How long it waits for one.
+const ANSWER_MAX: Duration = Duration::from_secs(15);
 
 /// Kinds of frames (docs/spec/dwcp.md, section 1).
 const OPEN: u8 = 1;
@@ -168,11 +173,16 @@ fn stage_with_a_long_switchover(scratch: &Scratch) -> Result<Stage<'_>> {
     Stage::set(scratch, &QemuOptions::filled(128, 32, 20))
 }
 
-/// Waits until the guest stands still and its last pages are on their way.
+/// Waits until the guest stands still and its last pages are on their way. Its source tells that by an event: a question it
+/// would answer when they have left, and not before.
 fn wait_switchover(stage: &mut Stage<'_>) -> Result<String> {
     let session = wait_under_way(&stage.source_gateway, 1, MIGRATION_WAIT)?;
     wait_record(&stage.source_gateway, &session, MIGRATION_WAIT, |record| record["phase"] == "switchover")?;
-    ensure!(!stage.source.runs_guest(), "the guest still runs in the switchover");
+    let stopped = stage
+        .source
+        .qmp()
+        .wait_event(SOCKET_WAIT, |event| matches!(event, Event::STOP { .. }).then_some(()))?;
+    stopped.context("the guest still runs in the switchover")?;
     Ok(session)
 }
 
@@ -206,27 +216,39 @@ fn dies_in_the_switchover(side: Side) -> Result<()> {
     })
 }
 
-/// Its process is there, its sockets are open, and nothing comes out of it.
 #[test]
-fn a_gateway_that_hangs_in_the_switchover_leaves_the_guest_at_its_source() -> Result<()> {
+fn a_source_gateway_that_hangs_in_the_switchover_leaves_the_guest_at_its_source() -> Result<()> {
+    hangs_in_the_switchover(Side::Source)
+}
+
+#[test]
+fn a_destination_gateway_that_hangs_in_the_switchover_leaves_the_guest_at_its_source() -> Result<()> {
+    hangs_in_the_switchover(Side::Destination)
+}
+
+/// Its process is there, its sockets are open, and nothing comes out of it. The source's QEMU waits for one of them meanwhile, and
+/// answers nobody.
+fn hangs_in_the_switchover(side: Side) -> Result<()> {
     Scratch::with_logs(|scratch| {
         let mut stage = stage_with_a_long_switchover(scratch)?;
         let relay = Relay::start(stage.destination_gateway.peer()?, |_| Fate::Passes)?;
         relay.set_rate(NARROW);
         let mut running = stage.migrate("novactl", Some(&relay.peer()), &ANY_DOWNTIME)?;
         let session = wait_switchover(&mut stage)?;
-        stage.destination_gateway.process().signal(Signal::STOP)?;
+        gateway(&mut stage, side).process().signal(Signal::STOP)?;
         let hung = Instant::now();
         let source = &mut stage.source;
         wait::until("the guest at its source", MIGRATION_WAIT, || Ok(source.runs_guest().then_some(())))?;
         let took = hung.elapsed();
-        stage.destination_gateway.process().signal(Signal::CONT)?;
+        gateway(&mut stage, side).process().signal(Signal::CONT)?;
         let ended = running.finish(MIGRATION_WAIT)?;
         must_have_failed(&ended, &["gateway_gone"])?;
         ensure!(ended.said.contains("its process hangs"), "{}", ended.said);
         ensure!(took < Duration::from_secs(15), "the guest stood still for {took:?}");
-        let record = wait_ended(&stage.destination_gateway, &session, EXIT_WAIT)?;
-        ensure!(record["state"] == "failed", "{record}");
+        for gateway in [&stage.source_gateway, &stage.destination_gateway] {
+            let record = wait_ended(gateway, &session, EXIT_WAIT)?;
+            ensure!(record["state"] == "failed", "{record}");
+        }
         stage.must_have_stayed()
     })
 }
@@ -256,6 +278,43 @@ fn a_network_that_is_lost_in_the_switchover_leaves_the_guest_at_its_source() -> 
             "{at_destination}"
         );
         stage.must_have_stayed()
+    })
+}
+
+/// Whoever changes his mind in the switchover need not wait for its end.
+#[test]
+fn a_cancel_in_the_switchover_lets_the_guest_go_on_at_its_source() -> Result<()> {
+    Scratch::with_logs(|scratch| {
+        let mut stage = stage_with_a_long_switchover(scratch)?;
+        let relay = Relay::start(stage.destination_gateway.peer()?, |_| Fate::Passes)?;
+        relay.set_rate(NARROWER);
+        let mut running = stage.migrate("novactl", Some(&relay.peer()), &ANY_DOWNTIME)?;
+        wait_switchover(&mut stage)?;
+        let asked = Instant::now();
+        running.process().signal(Signal::INT)?;
+        let ended = running.finish(MIGRATION_WAIT)?;
+        let took = asked.elapsed();
+        ensure!(ended.must_have_stayed("cancelled")? == "cancelled", "{}", ended.said);
+        ensure!(took < Duration::from_secs(8), "the guest stood still for {took:?}");
+        stage.must_have_stayed()
+    })
+}
+
+/// A source answers no question while its last pages leave. That this takes longer than an answer may is no failure: they move.
+#[test]
+fn a_source_that_cannot_answer_while_its_last_pages_leave_is_waited_for() -> Result<()> {
+    Scratch::with_logs(|scratch| {
+        let mut stage = stage_with_a_long_switchover(scratch)?;
+        let relay = Relay::start(stage.destination_gateway.peer()?, |_| Fate::Passes)?;
+        relay.set_rate(NARROWER);
+        let mut running = stage.migrate("novactl", Some(&relay.peer()), &ANY_DOWNTIME)?;
+        wait_switchover(&mut stage)?;
+        let stopped = Instant::now();
+        let ended = running.finish(MIGRATION_WAIT)?;
+        ended.must_have_completed()?;
+        ensure!(stopped.elapsed() > ANSWER_MAX, "that took {:?} and shows nothing", stopped.elapsed());
+        ensure!(ended.said.contains("switchover"), "no progress was said of it: {}", ended.said);
+        stage.must_have_moved()
     })
 }
 

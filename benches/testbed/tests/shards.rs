@@ -52,6 +52,8 @@ fn a_single_guest_moves_by_the_work_of_every_shard() -> Result<()> {
             }
             let record = wait_ended(&stage.source_gateway, &session, EXIT_WAIT)?;
             ensure!(record["codec"]["zstd"].as_u64().is_some_and(|bytes| bytes > 0), "{record}");
+            let served_by = record["streams"]["shards"].as_u64();
+            ensure!(served_by == Some(shards.into()), "streams are not served by every shard: {record}");
             every_shard_has_worked(&mut stage.source_gateway, &before.0)?;
             every_shard_has_worked(&mut stage.destination_gateway, &before.1)
         })?;

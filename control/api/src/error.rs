@@ -41,11 +41,13 @@ pub enum ErrorCode {
     ConfigurationRefused,
     /// What must be written down first could not be.
     NotRecorded,
+    /// How it ended was reported otherwise before.
+    AlreadySettled,
 }
 
 impl ErrorCode {
     /// All of them, for tables and tests.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::ParseError,
         Self::InvalidRequest,
         Self::MethodNotFound,
@@ -64,6 +66,7 @@ impl ErrorCode {
         Self::KeyReused,
         Self::ConfigurationRefused,
         Self::NotRecorded,
+        Self::AlreadySettled,
     ];
 
     /// The number on the wire: JSON-RPC 2.0, section 5.1, and its range for servers.
@@ -87,6 +90,7 @@ impl ErrorCode {
             Self::KeyReused => -32022,
             Self::ConfigurationRefused => -32023,
             Self::NotRecorded => -32024,
+            Self::AlreadySettled => -32025,
         }
     }
 
@@ -111,6 +115,7 @@ impl ErrorCode {
             Self::KeyReused => "key_reused",
             Self::ConfigurationRefused => "configuration_refused",
             Self::NotRecorded => "not_recorded",
+            Self::AlreadySettled => "already_settled",
         }
     }
 

@@ -89,7 +89,7 @@ impl FromStr for Token {
     }
 }
 
-/// A BLAKE3 digest, written as 64 hex digits.
+/// A digest of 32 bytes, written as 64 hex digits: BLAKE3 of streams and of the audit log, SHA-256 of callers' tokens.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Digest(pub [u8; 32]);
 

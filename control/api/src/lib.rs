@@ -53,8 +53,8 @@ pub use path::{
 };
 pub use peers::{IdentityError, IdentityKind, PeerDirection, PeerIdentity, PeerPattern, PeerRule, Peers};
 pub use record::{
-    CodecBytes, CodecTimes, ConnectionDirection, ConnectionRecord, DeltaMemory, Phase, Reason, SessionRecord,
-    SessionState, StreamCount,
+    CodecBytes, CodecTimes, ConnectionDirection, ConnectionRecord, ContentRecord, DeltaMemory, Phase, Reason,
+    SessionRecord, SessionState, StreamCount,
 };
 pub use session::{
     CancelParams, Codec, OpenResult, Role, SessionList, SessionOpen, SessionOptions, SessionRef, SessionSide,

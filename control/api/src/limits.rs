@@ -37,6 +37,14 @@ pub const LIST_ENTRIES_MAX: usize = 256;
 /// Longest idempotency key, in bytes: a UUID is 36.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;
 
+/// Longest code of a reason that is reported, in bytes: the longest of ours is 20.
+pub const REASON_CODE_BYTES_MAX: usize = 64;
+/// Longest message of a reason that is reported, in bytes: two errors, each with a path in it.
+pub const REASON_MESSAGE_BYTES_MAX: usize = 2048;
+
+/// Longest time that an old token is taken beside its successor, in milliseconds: 90 days, a certificate's life.
+pub const TOKEN_OVERLAP_MS_MAX: u64 = 90 * 86_400_000;
+
 /// Most lanes a session may ask for.
 pub const LANES_MAX: u32 = 64;
 /// Largest weight of a session: a thousand times the least.

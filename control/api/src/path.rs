@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::peers::PeerIdentity;
 use crate::timestamp::Timestamp;
 
 /// A number and the interval that holds the truth 95 times of 100.
@@ -67,6 +68,9 @@ pub struct PathList {
 pub struct PathRecord {
     /// The peer.
     pub peer: SocketAddr,
+    /// Who it has shown to be, on the stream that the two probe under; `null`: it is known by a shared secret.
+    #[serde(default)]
+    pub identity: Option<PeerIdentity>,
     /// What the path is taken for; `null` before the first decision.
     pub mode: Option<PathMode>,
     /// Why: `measured`, `sharp_change`, `unknown`, `override`.

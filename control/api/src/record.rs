@@ -6,6 +6,7 @@ use crate::endpoint::Endpoint;
 use crate::ident::{Digest, SessionId};
 use crate::label::{LabelledEndpoint, MIGRATION};
 use crate::origin::Origin;
+use crate::path::{ModeChange, PathMode};
 use crate::peers::PeerIdentity;
 use crate::session::Role;
 use crate::timestamp::Timestamp;
@@ -78,6 +79,12 @@ pub struct StreamCount {
     /// Their congestion controls, as their sockets say, each once.
     #[serde(default)]
     pub congestion: Vec<String>,
+    /// Shards of this gateway that serve them.
+    #[serde(default)]
+    pub shards: u32,
+    /// Of those open, streams that are served by the shard on whose processor their packets arrive.
+    #[serde(default)]
+    pub steered: u32,
 }
 
 /// Guest bytes by the codec that carried them.
@@ -99,6 +106,9 @@ pub struct CodecBytes {
     /// Pages that are one word repeated.
     #[serde(default)]
     pub uniform: u64,
+    /// Pages of which only a reference to content was carried that the far side was believed to hold.
+    #[serde(default)]
+    pub known: u64,
 }
 
 /// What encoding took, by what it went into, in microseconds of a core.
@@ -123,6 +133,20 @@ pub struct DeltaMemory {
     pub held: u64,
     /// The most that both gateways agreed on, in bytes; 0: nothing is remembered, or the session is over.
     pub agreed: u64,
+}
+
+/// What a session has to do with content that sessions bring each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct ContentRecord {
+    /// At a destination: held now for its tenant and peer, in bytes, its other sessions' included.
+    pub held: u64,
+    /// The most that may be, in bytes; 0: there is no content store, or the session is over.
+    pub most: u64,
+    /// Pages that were referred to, were not held any more, and were sent after all.
+    pub repaired_pages: u64,
+    /// At a source: bytes of frames that this took.
+    pub repair_bytes: u64,
 }
 
 /// Which way bytes go on a connection.
@@ -251,6 +275,16 @@ pub struct SessionRecord {
     /// What is remembered of it.
     #[serde(default)]
     pub delta_memory: DeltaMemory,
+    /// What the path to the peer is taken for, which sets streams, congestion control, codecs and window; `null`: nothing was
+    /// decided.
+    #[serde(default)]
+    pub mode: Option<PathMode>,
+    /// When each mode began, the last 64; the first is the one under which the session began.
+    #[serde(default)]
+    pub mode_changes: Vec<ModeChange>,
+    /// Content that sessions bring each other.
+    #[serde(default)]
+    pub content: ContentRecord,
     /// Both directions of every connection.
     pub connections: Vec<ConnectionRecord>,
     /// Whether every digest compared so far was equal on both sides; `null` when none was compared.

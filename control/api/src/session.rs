@@ -45,7 +45,7 @@ pub enum Codec {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct SessionOptions {
-    /// Lanes (ordered codec states) of the session, 1 to 64. Default 4.
+    /// Lanes (ordered codec states) of the session, 1 to 64; at least as many as the source's gateway has shards. Default 1.
     pub lanes: u32,
     /// Transport connections to the peer gateway at least, 1 to 512; there are more while they help, within the gateway's own
     /// bounds. Default 1: as many as the gateway has by itself.
@@ -92,7 +92,7 @@ fn is_usual_weight(weight: &u32) -> bool {
 impl Default for SessionOptions {
     fn default() -> Self {
         Self {
-            lanes: 4,
+            lanes: 1,
             streams: 1,
             weight: WEIGHT_USUAL,
             digest: true,

@@ -24,6 +24,11 @@ impl Timestamp {
         Self::from(SystemTime::now())
     }
 
+    /// The instant so many milliseconds after 1970.
+    pub fn from_unix_ms(unix_ms: u64) -> Self {
+        Self::from(UNIX_EPOCH + Duration::from_millis(unix_ms.min(SECONDS_MAX * 1000)))
+    }
+
     /// Milliseconds since 1970.
     pub fn unix_ms(self) -> u64 {
         let since = self.0.duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -73,7 +73,7 @@ fn faults_answer_under_the_requests_id_and_notifications_get_none() {
 fn open_has_defaults_and_refuses_what_does_not_belong() {
     let request = parse_request(open(&json!({})).to_string().as_bytes()).expect("valid");
     let Call::SessionOpen(params) = &request.call else { panic!("{request:?}") };
-    assert_eq!((params.options.lanes, params.options.streams, params.options.level), (4, 1, 3));
+    assert_eq!((params.options.lanes, params.options.streams, params.options.level), (1, 1, 3));
     assert_eq!(params.options.outage_ms, 60_000);
     assert!(params.options.digest && params.options.destination_may_start);
     assert_eq!(params.options.codec, Codec::Adaptive);

@@ -89,6 +89,12 @@ pub(crate) enum Command {
     /// Show, verify or export a node's audit log
     #[command(subcommand)]
     Audit(crate::node::args::AuditCommand),
+    /// Look at a node, have it read its configuration again, drain its gateway
+    #[command(subcommand)]
+    Node(crate::node::args::NodeCommand),
+    /// Make, list and take back tokens of a node's callers
+    #[command(subcommand)]
+    Token(crate::node::args::TokenCommand),
     /// Print a shell's completion of this command
     Completion(crate::shell::CompletionArgs),
     /// Write the manual's pages
@@ -222,8 +228,8 @@ pub(crate) struct MigrateArgs {
     /// Part of a path that sessions share, against theirs, 1 to 1000: 200 gets twice what 100 does
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) weight: u32,
-    /// Ordered codec lanes, 1 to 64
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
+    /// Ordered codec lanes, 1 to 64; at least as many as the source's gateway has shards
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(crate) lanes: u32,
     /// Do not compute the running digests
     #[arg(long)]

@@ -6,7 +6,8 @@ use std::time::Duration;
 pub(crate) const QMP_EVENTS_MAX: usize = 256;
 /// Time for QEMU's greeting. A second client of a QMP socket waits in the backlog and gets none.
 pub(crate) const QMP_GREETING: Duration = Duration::from_secs(5);
-/// Time for the answer to any QMP command. QEMU answers from its main loop, which a busy guest can delay.
+/// Time for the answer to any QMP command. QEMU answers from its main loop, which a busy guest can delay; while it sends the
+/// last pages of a guest, it does not answer at all, and this is how long the session may stand still meanwhile.
 pub(crate) const QMP_ANSWER: Duration = Duration::from_secs(15);
 
 /// How long a QEMU that hangs up on whoever looks at it is looked at again: it is ending, and will be gone.
@@ -39,6 +40,8 @@ pub(crate) const POLL_SHORT: Duration = Duration::from_millis(5);
 pub(crate) const LOADED_WAIT: Duration = Duration::from_secs(10);
 /// How long a started guest may take to be reported running, and a failed source to run again.
 pub(crate) const RUNNING_WAIT: Duration = Duration::from_secs(5);
+/// How long a source whose session is over may take to notice by itself.
+pub(crate) const FREED_WAIT: Duration = Duration::from_secs(1);
 /// How long a cancelled migration may take to reach its final state.
 pub(crate) const CANCEL_WAIT: Duration = Duration::from_secs(30);
 /// How long a QEMU may take to be gone after `quit`.
@@ -47,6 +50,11 @@ pub(crate) const QUIT_WAIT: Duration = Duration::from_secs(10);
 pub(crate) const REASON_WAIT: Duration = Duration::from_millis(500);
 /// How long the gateways may take to close their books after the guest runs.
 pub(crate) const RECORD_WAIT: Duration = Duration::from_secs(3);
+
+/// How long it is tried to tell a control process how a migration ended: one that was killed is back by then.
+pub(crate) const OUTCOME_TOLD: Duration = Duration::from_secs(6);
+/// Between two of these tries.
+pub(crate) const OUTCOME_AGAIN: Duration = Duration::from_millis(250);
 
 /// Longest journal that is read, in bytes: a header and about ten steps.
 pub(crate) const JOURNAL_BYTES_MAX: u64 = 64 << 10;
@@ -62,6 +70,9 @@ pub(crate) const PROGRESS_LINE: Duration = Duration::from_secs(2);
 pub(crate) const OPEN_AGAIN_PAUSE: Duration = Duration::from_secs(1);
 /// Longest token file that is read, in bytes: 64 digits and white space around them.
 pub(crate) const TOKEN_FILE_BYTES_MAX: u64 = 1024;
+
+/// Time to reach a node on another host and to shake hands with it, for each of its addresses.
+pub(crate) const REMOTE_CONNECT: Duration = Duration::from_secs(5);
 
 /// Time to reach a site that pairs, and for it to take a message.
 pub(crate) const PAIR_CONNECT: Duration = Duration::from_secs(10);

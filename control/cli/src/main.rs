@@ -16,10 +16,12 @@ mod limits;
 mod lines;
 mod migrate;
 mod node;
+mod outcome;
 mod pair;
 mod paths;
 mod qmp;
 mod recover;
+mod remote;
 mod report;
 mod rpc;
 mod session;
@@ -76,6 +78,8 @@ fn main() -> ExitCode {
         Command::Events(args) => said(node::events(args)),
         Command::History(command) => said(node::history(command)),
         Command::Audit(command) => said(node::audit(command)),
+        Command::Node(command) => said(node::node(command)),
+        Command::Token(command) => said(node::token(command)),
         Command::Completion(args) => said(Ok(shell::completion(args))),
         Command::Man(args) => said(shell::man(args)),
     })

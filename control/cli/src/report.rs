@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use novacron_control_api::control::{MigrationReport, ReportedOutcome};
 use novacron_control_api::{Reason, SessionId, SessionRecord, SessionState};
 use serde::Serialize;
 
@@ -200,6 +201,22 @@ impl Report {
     /// The exit code.
     pub(crate) fn exit(&self) -> u8 {
         self.exit
+    }
+
+    /// What a control process is told of it; nothing of a migration that was never begun.
+    pub(crate) fn told(&self) -> Option<MigrationReport> {
+        Some(MigrationReport {
+            session: self.migration?,
+            outcome: match self.outcome {
+                Outcome::Completed => ReportedOutcome::Completed,
+                Outcome::Failed => ReportedOutcome::Failed,
+                Outcome::Cancelled => ReportedOutcome::Cancelled,
+                Outcome::Unknown => ReportedOutcome::Unknown,
+            },
+            downtime_ms: self.downtime_ms.filter(|_| self.outcome == Outcome::Completed),
+            total_ms: self.total_ms,
+            reason: self.reason.clone(),
+        })
     }
 
     /// What a person reads; the last line says what to do.

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use novacron_control_api::{Call, Id, Incoming, Request, RpcError, SessionRecord, method, parse_incoming};
+use novacron_control_api::{Call, Id, Incoming, RpcError, SessionRecord, method, parse_incoming, to_line};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::limits::RPC_ANSWER;
 use crate::lines::{Lines, is_gone};
@@ -86,15 +86,23 @@ impl Gateway {
         call: Call,
         wait: Duration,
     ) -> Result<T, GatewayError> {
-        let method = call.method();
+        self.ask(call.method(), &call.params(), wait)
+    }
+
+    /// The same for any method, also those that only a control process has.
+    pub(crate) fn ask<T: DeserializeOwned>(
+        &mut self,
+        method: &'static str,
+        params: &Value,
+        wait: Duration,
+    ) -> Result<T, GatewayError> {
         let lost =
             |path: &Path, why: String| GatewayError::Lost { path: path.display().to_string(), method, why };
         let deadline = Instant::now() + wait;
         let id = self.next_id;
         self.next_id += 1;
-        self.lines
-            .write(&Request::new(id, call).to_line(), deadline)
-            .map_err(|why| lost(&self.path, why.to_string()))?;
+        let line = to_line(&json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}));
+        self.lines.write(&line, deadline).map_err(|why| lost(&self.path, why.to_string()))?;
         loop {
             let line = self.lines.read_line(deadline).map_err(|why| lost(&self.path, why.to_string()))?;
             match parse_incoming(&line).map_err(|why| lost(&self.path, why.to_string()))? {

@@ -84,7 +84,7 @@ fn describe(record: &SessionRecord) -> String {
     };
     let mut text = format!(
         "session    {} {}\nrole       {}\nstate      {}\nphase      {}, iteration {}\nopened     {}\nelapsed    {} ms\n\
-         peer       {}\nlisten     {}\nconnect    {}\nstreams    {} open, {} ever\n\
+         peer       {}\nlisten     {}\nconnect    {}\nstreams    {} open, {} ever, served by {} of its gateway's shards, {} where their packets arrive\n\
          guest      {} bytes, {} pages, {} zero\nencoded    {} bytes\nwire       {} bytes sent, {} received\n\
          rate       {}/s, round trip {} us, window {}\n",
         record.session,
@@ -100,6 +100,8 @@ fn describe(record: &SessionRecord) -> String {
         endpoint(&record.connect),
         record.streams.open,
         record.streams.ever,
+        record.streams.shards,
+        record.streams.steered,
         record.guest_bytes,
         record.pages,
         record.zero_pages,
@@ -110,6 +112,7 @@ fn describe(record: &SessionRecord) -> String {
         record.rtt_us,
         HumanBytes(record.window_bytes),
     );
+    text += &modes(record);
     if !record.tenant.is_empty() {
         text += &format!("tenant     {}\n", printable(&record.tenant));
     }
@@ -147,6 +150,17 @@ fn describe(record: &SessionRecord) -> String {
     text + &format!("digests    {digests}\n")
 }
 
+/// What the path is taken for, and what it was taken for before; nothing where nobody says.
+fn modes(record: &SessionRecord) -> String {
+    let Some(mode) = &record.mode else { return String::new() };
+    let mut text =
+        format!("mode       {}, streams by {}\n", word(mode), record.streams.congestion.join(" and "));
+    for change in &record.mode_changes {
+        text += &format!("           {} {} ({})\n", change.at, word(&change.to), printable(&change.why));
+    }
+    text
+}
+
 /// How guest bytes were carried, and what that took.
 fn codec(record: &SessionRecord) -> String {
     let (bytes, times, memory) = (&record.codec, &record.codec_times, &record.delta_memory);
@@ -155,8 +169,9 @@ fn codec(record: &SessionRecord) -> String {
     // Only the source's side encodes a guest.
     if record.encoded_bytes > 0 && record.role == Role::Source {
         text += &format!(
-            "codec      unchanged {}, delta {}, uniform {}, raw {}, lz4 {}, zstd {}\nratio      {:.2} guest bytes a byte encoded\n\
+            "codec      known {}, unchanged {}, delta {}, uniform {}, raw {}, lz4 {}, zstd {}\nratio      {:.2} guest bytes a byte encoded\n\
              took       comparing {} ms, raw {} ms, lz4 {} ms, zstd {} ms\n",
+            of(bytes.known),
             of(bytes.unchanged),
             of(bytes.delta),
             of(bytes.uniform),
@@ -169,6 +184,21 @@ fn codec(record: &SessionRecord) -> String {
             times.lz4_us / 1000,
             times.zstd_us / 1000,
         );
+    }
+    let content = &record.content;
+    if content.repaired_pages > 0 {
+        text += &format!(
+            "repairs    {} pages that were referred to and not held any more",
+            content.repaired_pages
+        );
+        if content.repair_bytes > 0 {
+            text += &format!(", {}", HumanBytes(content.repair_bytes));
+        }
+        text += "\n";
+    }
+    if content.most > 0 {
+        let (held, most) = (HumanBytes(content.held), HumanBytes(content.most));
+        text += &format!("content    {held} of {most} held for this tenant and peer\n");
     }
     if memory.agreed > 0 {
         text += &format!("remembers  {} of {}\n", HumanBytes(memory.held), HumanBytes(memory.agreed));

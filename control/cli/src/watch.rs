@@ -33,14 +33,15 @@ pub(crate) struct Watcher {
 }
 
 impl Watcher {
-    /// Starts to follow a session.
-    pub(crate) fn start(path: &Path, session: SessionId) -> Self {
+    /// Starts to follow a session. `patient`: what answers is a control process, which may be gone, or hang, while the
+    /// gateway behind it carries the session on: then it is waited for, and its absence is no loss.
+    pub(crate) fn start(path: &Path, session: SessionId, patient: bool) -> Self {
         let known = Arc::new(Mutex::new(Known::default()));
         let stop = Arc::new(AtomicBool::new(false));
         let thread = std::thread::spawn({
             let (path, known, stop) = (path.to_owned(), known.clone(), stop.clone());
             move || {
-                if let Err(error) = follow(&path, session, &known, &stop) {
+                if let Err(error) = follow(&path, session, patient, &known, &stop) {
                     locked(&known).lost = Some(error.to_string());
                 }
             }
@@ -98,10 +99,12 @@ fn locked(known: &Mutex<Known>) -> std::sync::MutexGuard<'_, Known> {
     known.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Follows until the session ends or `stop`; an error when the gateway stays away or forgot the session.
+/// Follows until the session ends or `stop`; an error when the gateway stays away or forgot the session. A control process
+/// that starts again may not have found the session yet.
 fn follow(
     path: &Path,
     session: SessionId,
+    patient: bool,
     known: &Mutex<Known>,
     stop: &AtomicBool,
 ) -> Result<(), GatewayError> {
@@ -113,11 +116,16 @@ fn follow(
         };
         let forgotten = matches!(&error, GatewayError::Answered { error, .. }
             if error.known_code() == Some(ErrorCode::SessionUnknown));
-        // Another connection would hear as little, and a guest may stand still meanwhile.
-        let silent = matches!(error, GatewayError::Silent { .. });
-        tries += 1;
-        if forgotten || silent || tries > WATCH_RETRIES || stop.load(Ordering::Relaxed) {
+        if stop.load(Ordering::Relaxed) {
             return Err(error);
+        }
+        if !patient {
+            // Another connection would hear as little, and a guest may stand still meanwhile.
+            let silent = matches!(error, GatewayError::Silent { .. });
+            tries += 1;
+            if forgotten || silent || tries > WATCH_RETRIES {
+                return Err(error);
+            }
         }
         sleep(WATCH_RETRY_PAUSE);
     }

@@ -22,6 +22,7 @@ use crate::health::Board;
 use crate::limits::{PHASE, RETRY_PAUSES};
 use crate::metrics::Metrics;
 use crate::plan::{Declared, Phase, Plan, PlanError, plan};
+use crate::traces::{Parent, Traces, of};
 
 /// How bad a fault is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +67,7 @@ pub(crate) struct Bootstrap {
     events: Arc<Events>,
     metrics: Arc<Metrics>,
     checkpoint: Checkpoint,
+    traces: Arc<Traces>,
 }
 
 impl Bootstrap {
@@ -75,15 +77,23 @@ impl Bootstrap {
         events: Arc<Events>,
         metrics: Arc<Metrics>,
         checkpoint: Checkpoint,
+        traces: Arc<Traces>,
     ) -> Result<Self, PlanError> {
         let declared: Vec<Declared> = components.iter().map(|component| component.declared()).collect();
         let plan = plan(&declared)?;
         let up = Mutex::new(Vec::new());
-        Ok(Self { components, declared, plan, up, board, events, metrics, checkpoint })
+        Ok(Self { components, declared, plan, up, board, events, metrics, checkpoint, traces })
     }
 
     /// Starts one phase. After an error everything that was up is stopped.
     pub(crate) async fn start(&self, phase: Phase) -> Result<(), Failed> {
+        let piece = self.traces.piece(format!("phase {}", phase.word()), &self.traces.start());
+        let result = self.start_below(phase, &piece.parent()).await;
+        piece.end(result.as_ref().err().map(ToString::to_string).as_deref());
+        result
+    }
+
+    async fn start_below(&self, phase: Phase, below: &Parent) -> Result<(), Failed> {
         let began = Instant::now();
         let deadline = began + PHASE;
         let places: Vec<usize> = self
@@ -144,6 +154,13 @@ impl Bootstrap {
             }
             let declared = &self.declared[place];
             self.metrics.component_started(phase.word(), declared.name, took);
+            let (tries, fault) = match &result {
+                Ok((tries, _)) => (i64::from(*tries), None),
+                Err(fault) => (-1, Some(fault.what.as_str())),
+            };
+            let mut more = vec![of("novacron.critical", declared.critical)];
+            more.extend((tries >= 0).then(|| of("novacron.failed_tries", tries)));
+            self.traces.past(format!("component {}", declared.name), below, took, more, fault);
             match result {
                 Ok((tries, found)) => {
                     self.came_up(place, tries, found, took);

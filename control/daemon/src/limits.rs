@@ -55,6 +55,8 @@ pub(crate) const RECORD_AGAIN: Duration = Duration::from_secs(1);
 pub(crate) const RECORD_LAST: Duration = Duration::from_secs(2);
 /// Between two samples of paths: thirty peers fill what is kept of samples in eleven days.
 pub(crate) const PATHS_SAMPLED: Duration = Duration::from_secs(30);
+/// Between two looks at paths for metrics: more often than anybody scrapes them.
+pub(crate) const PATHS_MEASURED: Duration = Duration::from_secs(5);
 /// Between two rounds of letting go of what is old.
 pub(crate) const PRUNED: Duration = Duration::from_secs(3600);
 /// How long a start waits for the audit log to be followed; a longer log is followed while the node works.
@@ -92,8 +94,26 @@ pub(crate) const UNBEGUN_KEPT: usize = 10_000;
 pub(crate) const TOKEN_FILE_BYTES_MAX: u64 = 128 << 10;
 /// Shortest token, in bytes: 16 random bytes in hex are 32.
 pub(crate) const TOKEN_BYTES_MIN: usize = 32;
+/// Tokens of one name that are taken at once: the one to use, and those before it whose time has not come.
+pub(crate) const TOKENS_OF_NAME_MAX: usize = 4;
 /// Wrong tokens after which a connection ends.
 pub(crate) const TOKEN_TRIES_MAX: u32 = 3;
+
+/// Spans that wait for the collector; more are dropped: at half a kilobyte each, a megabyte.
+pub(crate) const TRACES_QUEUED_MAX: usize = 2048;
+/// Spans of one export.
+pub(crate) const TRACES_BATCH_MAX: usize = 256;
+/// Longest time that a span waits for others to go with it.
+pub(crate) const TRACES_PAUSE: Duration = Duration::from_secs(1);
+/// Time for the collector to take a batch.
+pub(crate) const TRACES_EXPORT: Duration = Duration::from_secs(5);
+/// Time for what is not exported yet, when this process stops.
+pub(crate) const TRACES_LAST: Duration = Duration::from_secs(2);
+/// Calls that only look, of which a span is made, a second: status calls come by the thousand, and must not crowd out what
+/// changes something.
+pub(crate) const TRACED_LOOKS_PER_S: u64 = 50;
+/// Longest answer of a collector that is read, in bytes: it says at most how many spans it refused, and why.
+pub(crate) const TRACE_ANSWER_BYTES_MAX: usize = 64 << 10;
 
 /// HTTP connections at once: probes and scrapers are a handful.
 pub(crate) const HTTP_CONNECTIONS_MAX: usize = 64;
@@ -116,3 +136,4 @@ const _: () = assert!(VERIFY_AT_START.as_millis() * 4 < PHASE.as_millis());
 const _: () = assert!(DATABASE_LOOK.as_millis() < CHECK_WAIT.as_millis());
 const _: () = assert!(SESSIONS_LOOK.as_millis() * 2 <= 500 && FILE_LOOK.as_secs() < 5);
 const _: () = assert!(REQUEST_BYTES_MAX < novacron_control_api::limits::LINE_BYTES_MAX);
+const _: () = assert!(TRACES_BATCH_MAX < TRACES_QUEUED_MAX && TRACED_LOOKS_PER_S < 1 << 16);

@@ -3,7 +3,7 @@
 //! ```text
 //! main ── bootstrap ─┬ security, database, cache, network, dataplane ── gateway::process ── novacron-gateway
 //!                    └ orchestrator ── gateway::sessions, records     monitoring ── http
-//!                      api ── server ── node, features, gateway::calls
+//!                      api ── server ── node, features, gateway::calls        traces ── a collector
 //! ```
 //!
 //! It decides nothing about guests and moves no byte of theirs: it may end at any moment.
@@ -28,6 +28,7 @@ mod plan;
 mod records;
 mod reload;
 mod server;
+mod traces;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -133,6 +134,7 @@ async fn run(sources: Sources, resolved: Resolved, levels: Levels, started: Inst
         _ = terms.recv() => {}
         _ = ints.recv() => {}
     }
+    export_last(&node).await;
     bootstrap.checkpoint().ended();
     tracing::info!("stopped");
     Ok(())
@@ -216,11 +218,13 @@ async fn begin(
         Arc::new(Monitoring::new(Arc::clone(&node), Arc::clone(&status))),
         Arc::new(Absent::models()),
     ];
-    let bootstrap = Bootstrap::new(components, Arc::clone(&board), events, metrics, checkpoint);
+    let traces = Arc::clone(&node.traces);
+    let bootstrap = Bootstrap::new(components, Arc::clone(&board), events, metrics, checkpoint, traces);
     let bootstrap = Arc::new(bootstrap.map_err(|error| error.to_string())?);
     status.of(&bootstrap);
     let took = started.elapsed();
     node.metrics.phase_ended("pre-init", took);
+    node.traces.past("phase pre-init", &node.traces.start(), took, Vec::new(), None);
     tracing::info!(
         node = node.node_id,
         version = env!("CARGO_PKG_VERSION"),
@@ -265,6 +269,16 @@ fn gateway_arguments(of: &Configuration) -> Vec<String> {
     if of.transport.congestion_algo != Congestion::Adaptive {
         arguments.extend(["--congestion".to_owned(), of.transport.congestion_algo.word().to_owned()]);
     }
+    if of.dwcp.probe_port.get() > 0 {
+        let at = std::net::SocketAddr::new(
+            of.network.listen_address,
+            u16::try_from(of.dwcp.probe_port.get()).unwrap_or_default(),
+        );
+        // The gateway looks between every second and every hour; what is looked at here may be left alone for longer.
+        let look_ms = of.dwcp.detection_interval.ms().clamp(1_000, 3_600_000);
+        let interval = ["--detection-interval".to_owned(), format!("{look_ms}ms")];
+        arguments.extend(["--probe-listen".to_owned(), at.to_string()].into_iter().chain(interval));
+    }
     if of.security.enable_encryption {
         arguments.extend(["--identity".to_owned(), text(&of.security.identity_dir)]);
     } else {
@@ -282,6 +296,8 @@ async fn start(
 ) -> Result<(), String> {
     for phase in Phase::ALL {
         if let Err(failed) = bootstrap.start(phase).await {
+            node.traces.started(Some(&failed.to_string()));
+            export_last(node).await;
             return Err(format!("{failed}; everything that was started is stopped again"));
         }
     }
@@ -293,6 +309,8 @@ async fn start(
     // Set once: there is one start.
     let _ = node.ready_after.set(after);
     node.metrics.phase_ended("post-init", began.elapsed());
+    node.traces.past("phase post-init", &node.traces.start(), began.elapsed(), Vec::new(), None);
+    node.traces.started(None);
     node.metrics.ready(after);
     bootstrap.checkpoint().ready();
     let degraded: Vec<&str> = health
@@ -305,6 +323,13 @@ async fn start(
     let text = format!("the node is ready after {} ms", millis(after));
     node.events.tell("node.ready", &node.node_id, text, json!({"after_ms": millis(after)}));
     Ok(())
+}
+
+/// Hands the collector what it has not got yet; for a bounded time.
+async fn export_last(node: &Arc<Node>) {
+    let traces = Arc::clone(&node.traces);
+    // The exporter's thread needs this runtime meanwhile.
+    let _ = tokio::task::spawn_blocking(move || traces.end()).await;
 }
 
 /// Looks at the host, and at every component, again and again: changes are told even when nobody asks.

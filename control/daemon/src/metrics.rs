@@ -1,16 +1,21 @@
 //! Every metric of the control process; `/metrics` writes them as OpenMetrics text.
 
+mod paths;
+
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use novacron_control_api::PathList;
 use novacron_control_api::control::HealthState;
+use paths::PathMetrics;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 /// Labels of one family each.
@@ -33,6 +38,9 @@ labels! {
     OfFeature { feature, given }
 }
 
+/// Upper ends of the downtimes' classes, in seconds: from what no guest notices to what every client does.
+const DOWNTIMES_S: [f64; 10] = [0.01, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 3.0, 10.0];
+
 type Seconds = Gauge<f64, AtomicU64>;
 
 /// The metrics.
@@ -53,6 +61,10 @@ pub(crate) struct Metrics {
     gateway_losses: Counter,
     reloads: Family<OfOutcome, Counter>,
     features: Family<OfFeature, Counter>,
+    paths: PathMetrics,
+    migrations: Family<OfOutcome, Counter>,
+    downtimes: Histogram,
+    spans: Family<OfOutcome, Counter>,
 }
 
 const STATES: [HealthState; 6] = [
@@ -83,6 +95,10 @@ impl Metrics {
             gateway_losses: Counter::default(),
             reloads: Family::default(),
             features: Family::default(),
+            paths: PathMetrics::default(),
+            migrations: Family::default(),
+            downtimes: Histogram::new(DOWNTIMES_S),
+            spans: Family::default(),
         };
         let mut registry = metrics.registry.lock().unwrap_or_else(PoisonError::into_inner);
         let to = &mut *registry;
@@ -128,6 +144,22 @@ impl Metrics {
             "feature_sessions",
             "Sessions opened, by feature and whether they got it",
             metrics.features.clone(),
+        );
+        metrics.paths.register(to);
+        to.register(
+            "migrations_reported",
+            "Migrations whose end was reported, by outcome",
+            metrics.migrations.clone(),
+        );
+        to.register(
+            "migration_downtime_seconds",
+            "How long guests ran nowhere, of migrations that completed",
+            metrics.downtimes.clone(),
+        );
+        to.register(
+            "trace_spans",
+            "Spans made, exported and failed; those that are none of it wait, or were dropped",
+            metrics.spans.clone(),
         );
         drop(registry);
         metrics
@@ -196,9 +228,29 @@ impl Metrics {
         self.reloads.get_or_create(&OfOutcome { outcome: outcome.into() }).inc();
     }
 
+    pub(crate) fn paths(&self, list: &PathList) {
+        self.paths.take(list);
+    }
+
     pub(crate) fn feature(&self, feature: &str, given: bool) {
         let of = OfFeature { feature: feature.into(), given: given.to_string() };
         self.features.get_or_create(&of).inc();
+    }
+
+    pub(crate) fn migration_reported(&self, outcome: &str, downtime_ms: Option<u64>) {
+        self.migrations.get_or_create(&OfOutcome { outcome: outcome.into() }).inc();
+        if let ("completed", Some(downtime_ms)) = (outcome, downtime_ms) {
+            self.downtimes.observe(Duration::from_millis(downtime_ms).as_secs_f64());
+        }
+    }
+
+    pub(crate) fn span_made(&self) {
+        self.spans.get_or_create(&OfOutcome { outcome: "made".into() }).inc();
+    }
+
+    pub(crate) fn spans_exported(&self, count: u64, done: bool) {
+        let outcome = if done { "exported" } else { "failed" };
+        self.spans.get_or_create(&OfOutcome { outcome: outcome.into() }).inc_by(count);
     }
 
     /// Sessions that got a feature, and that did not.

@@ -16,6 +16,7 @@ use crate::gateway::{Gateway, Sessions, Supervisor};
 use crate::log::Levels;
 use crate::metrics::Metrics;
 use crate::records::Records;
+use crate::traces::Traces;
 
 /// The node.
 pub(crate) struct Node {
@@ -35,6 +36,9 @@ pub(crate) struct Node {
     pub(crate) supervisor: Arc<Supervisor>,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) records: Arc<Records>,
+    pub(crate) traces: Arc<Traces>,
+    /// Why nothing is traced although it should be.
+    pub(crate) untraced: Option<String>,
 }
 
 /// What a node is made from.
@@ -75,10 +79,19 @@ impl Node {
         let Parts { sources, resolved, levels, environment, events, metrics, gateway, supervisor, started } =
             parts;
         let named = resolved.configuration.system.node_id.as_str();
+        let node_id = if named.is_empty() { host_name() } else { named.to_owned() };
+        let traces = Traces::begin(&resolved.configuration.monitoring, &node_id, &metrics, started);
+        let (traces, untraced) = match traces {
+            Ok(traces) => (traces, None),
+            Err(why) => {
+                tracing::error!("nothing is traced: {why}");
+                (Traces::off(), Some(why))
+            }
+        };
         let sessions =
             Arc::new(Sessions::new(Arc::clone(&gateway), Arc::clone(&events), Arc::clone(&metrics)));
         Self {
-            node_id: if named.is_empty() { host_name() } else { named.to_owned() },
+            node_id,
             started_at: Timestamp::now(),
             started,
             ready_after: OnceLock::new(),
@@ -93,6 +106,8 @@ impl Node {
             supervisor,
             sessions,
             records: Arc::default(),
+            traces: Arc::new(traces),
+            untraced,
         }
     }
 

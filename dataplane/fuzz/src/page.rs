@@ -3,15 +3,17 @@
 //! Input: what to do, then what that needs.
 
 use crate::input::Input;
+use bytes::BytesMut;
 use novacron_protocol::hypervisor::{BlockId, Span};
 use novacron_protocol::limits::{
     BATCH_BYTES_MAX, BATCH_LEN_MAX, BATCH_PAGES_MAX, PAGE_BYTES, WINDOW_LOG_MIN,
 };
 use novacron_protocol::page::{
-    Assembler, BatchEncoder, Bodies, Choice, DecoderMemory, Effort, EncodedBatch, LaneDecoder, LaneTerms,
-    PartHeader,
+    Assembler, BatchEncoder, Bodies, Choice, ContentKey, DecoderMemory, Effort, EncodedBatch, LaneDecoder,
+    LaneTerms, PartHeader,
 };
 use novacron_protocol::time::Instant;
+use std::sync::Arc;
 
 /// Decode the rest as a part: at most how many bodies, then the payload.
 pub const PART: u8 = 0;
@@ -72,9 +74,11 @@ fn part(payload: &[u8], bodies_max: usize, memory: Option<&mut DecoderMemory>, o
 
 /// A part, for a lane that remembers eight pages.
 fn memory_part(input: &mut Input<'_>) {
-    let terms = LaneTerms { pages: 8, window_log: (input.byte() & 1 != 0).then_some(WINDOW_LOG_MIN) };
+    let options = input.byte();
+    let terms = LaneTerms { pages: 8, window_log: (options & 1 != 0).then_some(WINDOW_LOG_MIN) };
     let (mut encoder, mut encoded) = (BatchEncoder::remembering(1, terms), EncodedBatch::default());
-    let mut memory = DecoderMemory::new(terms);
+    let key = (options & 2 != 0).then(|| Arc::new(ContentKey::new([9; 32])));
+    let mut memory = DecoderMemory::new(terms).with_content(key);
     let first = Span::PageRecords { block: BlockId(0), first_word: 0x28, count: 8 };
     let mut bytes = Vec::new();
     for page in 0..8u8 {
@@ -87,7 +91,14 @@ fn memory_part(input: &mut Input<'_>) {
     for of_lane in &encoded.parts {
         assert!(part(&of_lane.payload, BATCH_PAGES_MAX, Some(&mut memory), &mut Vec::new()));
     }
-    part(input.rest(), BATCH_PAGES_MAX, Some(&mut memory), &mut Vec::new());
+    let mut out = Vec::new();
+    if part(input.rest(), BATCH_PAGES_MAX, Some(&mut memory), &mut out) {
+        let content = memory.take_content();
+        assert!(content.holes.is_empty() || options & 2 != 0);
+        let places =
+            content.holes.iter().map(|hole| hole.place).chain(content.whole.iter().map(|(place, _)| *place));
+        assert!(places.into_iter().all(|place| (usize::from(place) + 1) * PAGE_BYTES <= out.len()));
+    }
     assert!(memory.pages() <= 8);
 }
 
@@ -135,7 +146,7 @@ fn remembered(input: &mut Input<'_>) {
             assert!(memories[lane].pages() <= terms.pages as usize);
         }
         let mut bodies: Vec<Bodies<'_>> = decoded.iter().map(|bytes| Bodies::new(bytes)).collect();
-        let mut out = Vec::new();
+        let mut out = BytesMut::new();
         let assembled = assembler.assemble(&encoded.index, &mut bodies, bytes.len(), &mut out);
         // What was damaged may say other pages: then the batch's digest would tell, and the session ends.
         if harmed {
@@ -168,7 +179,7 @@ fn index(input: &mut Input<'_>) {
         .iter()
         .map(|count| Bodies::new(&bodies[..(*count as usize * PAGE_BYTES).min(bodies.len())]))
         .collect();
-    let mut out = Vec::new();
+    let mut out = BytesMut::new();
     match assembler.assemble(index, &mut parts, len, &mut out) {
         Ok(()) => {
             assert!(counted && counts == asked, "assembled from bodies that it did not ask for");
@@ -311,7 +322,7 @@ fn batch(input: &mut Input<'_>, damages: usize) {
         assert!(taken || damages > 0);
     }
     let mut bodies: Vec<Bodies<'_>> = decoded.iter().map(|bytes| Bodies::new(bytes)).collect();
-    let mut out = Vec::new();
+    let mut out = BytesMut::new();
     let assembled = assembler.assemble(&encoded.index, &mut bodies, bytes.len(), &mut out);
     assert_eq!(out.len(), if assembled.is_ok() { bytes.len() } else { 0 });
     if damages == 0 {

@@ -1,13 +1,15 @@
 //! The command line.
 
 use crate::limits::{
-    CONNECTIONS_MAX, DELTA_MEMORY_BYTES, HOST_SESSIONS_MAX, PATHS_MAX, SESSIONS_MAX, TENANT_SESSIONS_MAX,
+    CONNECTIONS_MAX, CONTENT_MEMORY_BYTES, DELTA_MEMORY_BYTES, HOST_SESSIONS_MAX, PATHS_MAX, SESSIONS_MAX,
+    TENANT_SESSIONS_MAX,
 };
 use crate::registry::SessionLimits;
+use crate::told::{Congestion, Told, UNDECIDED};
 use clap::{Parser, ValueEnum};
 use novacron_control_api::Endpoint;
 use novacron_protocol::limits::{MEMORY_BYTES_DEFAULT, MEMORY_BYTES_MAX};
-use novacron_protocol::mode::{Mode, Profile};
+use novacron_protocol::mode::{Mode, Thresholds};
 use novacron_transport::limits::SHARDS_MAX;
 use novacron_transport::shard::{CpuList, Topology};
 use std::net::SocketAddr;
@@ -70,13 +72,24 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = DELTA_MEMORY_BYTES >> 20, value_parser = clap::value_parser!(u64).range(0..=MEMORY_BYTES_MAX >> 20), value_name = "MIB")]
     pub(crate) delta_memory: u64,
 
+    /// Memory for pages that were received, so that a session need not bring again what another of its tenant and peer has brought. All
+    /// of them together; each tenant and peer takes at most half of what is left; 0: nothing is kept
+    #[arg(long, default_value_t = CONTENT_MEMORY_BYTES >> 20, value_parser = clap::value_parser!(u64).range(0..=MEMORY_BYTES_MAX >> 20), value_name = "MIB")]
+    pub(crate) content_memory: u64,
+
+    /// How long such pages are kept after the last session of their tenant and peer, as 10m or 30s, for guests that follow later. They
+    /// are guests' memory: by default they go with the session
+    #[arg(long, default_value = "0s", value_parser = duration, value_name = "TIME")]
+    pub(crate) content_keep: Duration,
+
     /// Keep every system call and privilege. Without this the gateway gives up those that it never makes: starting programs, mounting, reading
     /// other processes' memory, loading modules and the like
     #[arg(long)]
     pub(crate) unconfined: bool,
 
-    /// What lies between this gateway and its peers, whatever is measured: it sets how many streams there are to each, and which
-    /// congestion control they have. 'auto': streams are as over the internet, and the mode of a path is what probes measure
+    /// What lies between this gateway and its peers, whatever is measured: it sets how many streams there are to each, which
+    /// congestion control they have, and what sessions' codecs may choose. 'auto': streams and sessions follow what probes measure;
+    /// where nothing is probed, they are as over the internet
     #[arg(long, default_value = "auto", value_enum, value_name = "MODE")]
     pub(crate) mode: ModeArg,
 
@@ -109,17 +122,34 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = HOST_SESSIONS_MAX, value_parser = sessions, value_name = "COUNT")]
     pub(crate) host_sessions_max: usize,
 
-    /// Answer peers' probes of the path at this UDP address, and probe them from it. Peers know this gateway by it
-    #[arg(long, value_name = "IP:PORT", requires = "probe_secret")]
+    /// Answer peers' probes of the path at this UDP address, and probe them from it. With --identity, peers whose streams come from, or
+    /// go to, the same address are probed without more: keys are agreed on within the streams
+    #[arg(long, value_name = "IP:PORT")]
     pub(crate) probe_listen: Option<SocketAddr>,
 
-    /// A peer to probe and to answer; repeatable
-    #[arg(long, value_name = "IP:PORT", requires = "probe_listen")]
+    /// A peer to probe and to answer, also without streams, by the keys of --probe-secret; repeatable
+    #[arg(long, value_name = "IP:PORT", requires = "probe_secret")]
     pub(crate) probe_peer: Vec<SocketAddr>,
 
     /// File of the secret that probes are authenticated with: 64 hexadecimal digits, the same at all peers, readable by its owner only
     #[arg(long, value_name = "FILE", requires = "probe_listen")]
     pub(crate) probe_secret: Option<PathBuf>,
+
+    /// Below this round trip, and above --mode-bandwidth, a path is a datacenter's
+    #[arg(long, default_value = "10ms", value_parser = duration, value_name = "TIME")]
+    pub(crate) datacenter_rtt: Duration,
+
+    /// Above this round trip a path is the internet's
+    #[arg(long, default_value = "50ms", value_parser = duration, value_name = "TIME")]
+    pub(crate) internet_rtt: Duration,
+
+    /// Below this bandwidth a path is the internet's
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000), value_name = "MBIT_S")]
+    pub(crate) mode_bandwidth: u32,
+
+    /// How often the mode of a path is looked at; a path that changes sharply is looked at at once
+    #[arg(long, default_value = "30s", value_parser = interval, value_name = "TIME")]
+    pub(crate) detection_interval: Duration,
 
     /// Whether the kernel answers probes, before they reach a socket. 'auto' takes what there is and says why it takes less; the
     /// others do not start where they cannot have it
@@ -141,14 +171,6 @@ pub(crate) struct Args {
     /// File to which the record of every session is appended, a JSON object a line
     #[arg(long, value_name = "FILE")]
     pub(crate) records: Option<PathBuf>,
-}
-
-/// A congestion control.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Congestion {
-    Bbr,
-    Cubic,
-    System,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -206,6 +228,12 @@ fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+fn interval(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("'{text}' is not from 1s to 60m");
+    let within = Duration::from_secs(1)..=Duration::from_secs(3600);
+    duration(text).ok().filter(|time| within.contains(time)).ok_or_else(wrong)
+}
+
 impl Args {
     /// How many shards there are to be.
     pub(crate) fn shards(&self) -> usize {
@@ -230,28 +258,29 @@ impl Args {
         Ok(machine.choose(self.shards(), named))
     }
 
-    /// What the mode sets, before anything is measured.
-    fn profile(&self) -> Profile {
-        self.mode.forced().unwrap_or(Mode::Internet).profile()
+    /// What of the modes' profiles is told otherwise.
+    pub(crate) fn told(&self) -> Told {
+        let count = |count: Option<u16>| count.map(usize::from);
+        Told {
+            streams_min: count(self.streams_min),
+            streams_max: count(self.streams_max),
+            congestion: self.congestion,
+        }
     }
 
-    /// Streams to a peer, least and most.
-    pub(crate) fn streams(&self) -> (usize, usize) {
-        let (min, max) = self.profile().streams.into_inner();
-        let told = |count: Option<u16>| count.map(usize::from);
-        // Who names one bound alone means the other to fit it.
-        let least =
-            told(self.streams_min).unwrap_or(told(self.streams_max).map_or(min, |most| most.min(min)));
-        (least, told(self.streams_max).unwrap_or(max.max(least)))
+    /// Streams to a peer, least and most, and their congestion control, before anything is measured.
+    pub(crate) fn streams(&self) -> ((usize, usize), Option<&'static str>) {
+        let mode = self.mode.forced().unwrap_or(UNDECIDED);
+        (self.told().streams(mode), self.told().congestion(mode))
     }
 
-    /// The congestion control of streams; `None`: the system's.
-    pub(crate) fn congestion(&self) -> Option<&'static str> {
-        match self.congestion {
-            None => self.profile().congestion.kernel_name(),
-            Some(Congestion::Bbr) => Some("bbr"),
-            Some(Congestion::Cubic) => Some("cubic"),
-            Some(Congestion::System) => None,
+    /// Where modes part, and how often paths are looked at.
+    pub(crate) fn thresholds(&self) -> Thresholds {
+        Thresholds {
+            datacenter_rtt_ns: self.datacenter_rtt.as_nanos() as f64,
+            internet_rtt_ns: self.internet_rtt.as_nanos() as f64,
+            bandwidth_bits_per_s: f64::from(self.mode_bandwidth) * 1e6,
+            interval: self.detection_interval,
         }
     }
 
@@ -273,10 +302,16 @@ impl Args {
             let (named, shards) = (cpus.len(), self.shards());
             return Err(format!("--cpus names {named} CPUs for {shards} shards: name one each or more"));
         }
-        let (least, most) = self.streams();
-        if least > most {
+        let mut bounds = Mode::ALL.map(|mode| self.told().streams(mode)).into_iter();
+        if let Some((least, most)) = bounds.find(|(least, most)| least > most) {
             return Err(format!(
                 "--streams-min {least} is more than --streams-max {most}: give one that is not"
+            ));
+        }
+        if self.datacenter_rtt > self.internet_rtt {
+            return Err(format!(
+                "--datacenter-rtt {:?} is more than --internet-rtt {:?}: give one that is not",
+                self.datacenter_rtt, self.internet_rtt
             ));
         }
         for listen in &self.listen {
@@ -292,6 +327,10 @@ impl Args {
             return Err(format!(
                 "--probe-listen {listen}: name the address and port that peers know this gateway by, as in 192.0.2.1:7402"
             ));
+        }
+        if self.probe_listen.is_some() && self.probe_secret.is_none() && self.identity.is_none() {
+            return Err("--probe-listen: without --identity nobody is known by streams; give --probe-secret and --probe-peer"
+                .to_owned());
         }
         if self.probe_peer.len() > PATHS_MAX {
             return Err(format!("--probe-peer: at most {PATHS_MAX} paths are probed"));
@@ -340,10 +379,24 @@ mod tests {
             (&["--streams-min", "2", "--streams-max", "8", "--congestion", "cubic"], (2, 8), Some("cubic")),
         ] {
             let args = parse(args);
-            assert_eq!((args.streams(), args.congestion()), (streams, congestion));
+            assert_eq!(args.streams(), (streams, congestion));
         }
         let why = parse(&["--insecure-plaintext", "--streams-min", "9", "--streams-max", "8"]).check();
         assert!(why.unwrap_err().contains("--streams-max 8"));
+    }
+
+    #[test]
+    fn thresholds_are_as_told() {
+        assert_eq!(parse(&[]).thresholds(), Thresholds::default());
+        let told =
+            parse(&["--datacenter-rtt", "2ms", "--mode-bandwidth", "400", "--detection-interval", "5s"]);
+        let thresholds = told.thresholds();
+        assert_eq!((thresholds.datacenter_rtt_ns, thresholds.bandwidth_bits_per_s), (2e6, 4e8));
+        assert_eq!((thresholds.internet_rtt_ns, thresholds.interval), (50e6, Duration::from_secs(5)));
+        let why = parse(&["--insecure-plaintext", "--datacenter-rtt", "60ms"]).check().unwrap_err();
+        assert!(why.contains("--internet-rtt"), "{why}");
+        let often = ["novacron-gateway", "--control", "/c", "--detection-interval", "10ms"];
+        assert!(Args::try_parse_from(often).is_err());
     }
 
     #[test]
@@ -365,7 +418,13 @@ mod tests {
             "--probe-listen",
             "192.0.2.1:7402",
         ];
-        assert!(Args::try_parse_from(both).is_err(), "a secret is missing");
+        let without = Args::try_parse_from(both).unwrap().check().unwrap_err();
+        assert!(without.contains("--probe-secret"), "{without}");
+        let known = parse(&["--identity", "/i", "--probe-listen", "192.0.2.1:7402"]);
+        assert_eq!(known.check(), Ok(()));
+        let peer =
+            ["novacron-gateway", "--control", "/c", "--identity", "/i", "--probe-peer", "192.0.2.1:7402"];
+        assert!(Args::try_parse_from(peer).is_err(), "no secret");
         for (listen, peer, fits) in [
             ("192.0.2.1:7402", "192.0.2.2:7402", true),
             ("[fd00::1]:7402", "[fd00::2]:7402", true),

@@ -40,8 +40,15 @@ pub(crate) const CODEC_ERRANDS_MAX: usize = 2 * SESSIONS_MAX * protocol::JOBS_UN
 /// Most records that wait to be written to the records file; more are dropped and counted.
 pub(crate) const RECORDS_PENDING_MAX: usize = 1024;
 
-/// Most accepted streams whose handshake is not complete; for one more, the oldest of them is closed.
+/// Most accepted streams whose handshake is not complete; for one more, one of those makes room (`shard/admission.rs`).
 pub(crate) const HANDSHAKES_MAX: usize = 64;
+
+/// Addresses whose last turn to begin a handshake is remembered: enough for a flood from as many to get no more turns than one
+/// from a single address.
+pub(crate) const ORIGINS_REMEMBERED_MAX: usize = 4 * HANDSHAKES_MAX;
+
+/// Lines about refused strangers a second, and how many at once: a flood is to fill counters, and no disks.
+pub(crate) const REFUSAL_LINES: (u32, u32) = (10, 50);
 
 /// How long a stream's handshake may take.
 pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -49,8 +56,8 @@ pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest file of the identity folder, in bytes: some thousand authorities, revoked certificates or rules.
 pub(crate) const IDENTITY_FILE_BYTES_MAX: u64 = 4 << 20;
 
-/// TLS handshakes of strangers a second, and how many may come at once. Each costs about a quarter of a millisecond of the
-/// first shard before anybody has shown who it is; a session needs one a stream.
+/// TLS handshakes of strangers that begin a second, and how many at once. Each costs about a quarter of a millisecond of the
+/// first shard before anybody has shown who it is; a session needs one a stream. Connections that say nothing take none.
 pub(crate) const STRANGER_HANDSHAKES: (u32, u32) = (100, 128);
 
 /// How long the streams of a peer that is not believed any more stay open, so that it hears that its sessions have ended.
@@ -74,9 +81,9 @@ pub(crate) const REDIAL_WAIT: (Duration, Duration) = (Duration::from_millis(50),
 pub(crate) const DIALS_MAX: usize = 16;
 
 /// Rounds of attempts that end in the TLS handshake without a word before that is taken for the peer's answer. With
-/// [`REDIAL_WAIT`] between them they last about seven seconds, of the ten that an opening may take: of a thousand openings at a
-/// gateway that turns nine dials of ten away for want of room ([`STRANGER_HANDSHAKES`]), one finds all four of every round turned
-/// away.
+/// [`REDIAL_WAIT`] between them they last about seven seconds, of the ten that an opening may take. Whoever floods a gateway with
+/// first words from behind this gateway's own address, ten times as many as it may begin, leaves each attempt a chance of one in
+/// ten; of a thousand openings one then finds all four attempts of every round turned away.
 pub(crate) const BROKEN_HANDSHAKES_MAX: u32 = 16;
 
 /// How often it is looked whether a peer has as many streams as help.
@@ -112,22 +119,13 @@ pub(crate) const STREAM_QUEUE_BYTES_MIN: usize = 16 * 1024;
 /// Most bytes that wait unsent in the kernel where a stream's rate bounds them: what Linux lets a socket buffer (`tcp_wmem`).
 pub(crate) const UNSENT_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
-/// How often a stream is looked at, at most; each time costs two system calls.
-pub(crate) const STREAM_LOOK_MIN: Duration = Duration::from_millis(1);
-
-/// How soon a stream with something under way is looked at although nothing happened: an eighth of its round trip within this.
-/// Many streams take turns: what one does not notice, others do.
-pub(crate) const STREAM_LOOK: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(50));
-
 /// How much sooner another stream must deliver a frame for it to be left to it: less is not worth waking it.
 pub(crate) const SOONER_MIN: Duration = Duration::from_millis(2);
 
 /// How long a stream that could carry nothing of what waited is passed over.
 pub(crate) const FRUITLESS_WAIT: Duration = Duration::from_millis(10);
 
-const _: () = assert!(
-    STREAM_QUEUE_BYTES_MIN < STREAM_QUEUE_BYTES && STREAM_LOOK_MIN.as_nanos() < STREAM_LOOK.0.as_nanos()
-);
+const _: () = assert!(STREAM_QUEUE_BYTES_MIN < STREAM_QUEUE_BYTES);
 const _: () = assert!(DIALS_MAX * 2 <= HANDSHAKES_MAX && protocol::STREAMS_MAX <= PEER_STREAMS_MAX);
 const _: () = assert!(REDIAL_WAIT.1.as_millis() * 3 <= protocol::OUTAGE_SWITCHOVER.as_millis());
 const _: () = assert!(REDIAL_WAIT.0.as_millis() < REDIAL_WAIT.1.as_millis());
@@ -136,6 +134,10 @@ const _: () = assert!(REDIAL_WAIT.0.as_millis() < REDIAL_WAIT.1.as_millis());
 /// below it by their windows; this is what holds when a peer ignores them.
 pub(crate) const POOL_BYTES: usize = 96 * 1024 * 1024;
 
+/// That share of it is kept beside it of the memory that frames and batches were made in, for the next ones: more than a path of
+/// 1 Gbit/s and 100 ms has under way once, and little enough that it need not be asked for back.
+pub(crate) const SPARE_SHARE: usize = 8;
+
 /// Of it, what all sessions together promise to peers as credit; the rest is for frames on their way in. Beyond it each
 /// connection has [`protocol::PROMISE_BYTES_MIN`], in memory of its own.
 pub(crate) const PROMISED_BYTES: usize = POOL_BYTES / 3 * 2;
@@ -143,6 +145,13 @@ pub(crate) const PROMISED_BYTES: usize = POOL_BYTES / 3 * 2;
 /// What all sessions together spend on remembering what they carried, unless `--delta-memory` says otherwise: three sessions find
 /// most of what they would take alone.
 pub(crate) const DELTA_MEMORY_BYTES: u64 = 1024 * 1024 * 1024;
+
+/// What all content stores together spend on pages that were received, unless `--content-memory` says otherwise: the first tenant and
+/// peer find 128 MiB, the page caches of some guests.
+pub(crate) const CONTENT_MEMORY_BYTES: u64 = 256 * 1024 * 1024;
+
+/// Most content stores of a shard, and tenants whose peers' stores are kept track of. Who comes after them does without.
+pub(crate) const CONTENT_STORES_MAX: usize = 64;
 
 /// Of the memory for sending, one session may fill one part in this many of what is left with frames that its peer has not
 /// verified.
@@ -172,6 +181,25 @@ pub(crate) const PROBE_SENDS_MAX: usize = 32;
 
 /// Longest time between looks at epochs, modes and whether to end.
 pub(crate) const PROBE_LOOK_INTERVAL: Duration = Duration::from_millis(250);
+
+/// How long the thread that answers probes waits for one before it looks whether there are new peers: less than the round trips
+/// that their first probes are to be measured by.
+pub(crate) const ANSWERS_LOOK_INTERVAL: Duration = Duration::from_millis(40);
+
+/// From agreeing on a secret to the first probe under it: the peer's thread has looked by then.
+pub(crate) const PAIR_FIRST_PROBE: Duration = Duration::from_millis(120);
+
+/// How old the secret of a pair of gateways may become before a new stream replaces it. Its keys change every hour in any case.
+pub(crate) const PAIR_SECRET_AGE: Duration = Duration::from_secs(3600);
+
+/// How long an offer waits for its answer, and a peer may be silent, before another stream says a new half.
+pub(crate) const PAIR_CLAIM: Duration = Duration::from_secs(6);
+
+/// How long probes under a replaced secret are answered: what was under way has arrived by then.
+pub(crate) const PAIR_OLD_SECRET: Duration = Duration::from_secs(10);
+
+/// After so long without an answer, a peer that is known by its streams is not probed any more; its next stream says who it is.
+pub(crate) const PATH_FORGOTTEN: Duration = Duration::from_secs(600);
 
 const _: () = {
     assert!(TENANT_SESSIONS_MAX >= 64 && HOST_SESSIONS_MAX >= 64);

@@ -21,6 +21,8 @@ mod record;
 mod records;
 mod registry;
 mod shard;
+mod spread;
+mod told;
 mod trust;
 
 use args::Args;
@@ -35,6 +37,7 @@ use novacron_transport::{Address, Listener, privacy};
 use protection::Protection;
 use registry::Registry;
 use shard::{Command, Listening, ShardConfig, ShardHandle};
+use spread::Spread;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -120,6 +123,8 @@ fn serve(args: Args, paths: Option<path::Prepared>) -> Result<(), String> {
     let (handles, received): (Vec<_>, Vec<_>) = (0..count).map(|_| ShardHandle::new()).unzip();
     // Each shard takes its own mailboxes out; `run_shards` wants one function for all.
     let received = Arc::new(Mutex::new(received.into_iter().map(Some).collect::<Vec<_>>()));
+    let modes = Arc::new(path::Modes::new(args.mode.forced()));
+    let pairs = paths.as_ref().map_or_else(|| Arc::new(path::Pairs::off()), path::Prepared::pairs);
     let config = ShardConfig {
         registry: Arc::clone(&registry),
         identity,
@@ -127,12 +132,20 @@ fn serve(args: Args, paths: Option<path::Prepared>) -> Result<(), String> {
         refusals: protection.refusals(),
         pool_bytes: POOL_BYTES / count.max(1),
         promised_bytes: PROMISED_BYTES / count.max(1),
-        streams: args.streams(),
-        congestion: args.congestion(),
+        told: args.told(),
+        modes: Arc::clone(&modes),
+        pairs: Arc::clone(&pairs),
         delta_bytes: args.delta_budget << 20,
         delta_memory: MemoryBudget::new(args.delta_memory << 20),
+        content_memory: MemoryBudget::new(args.content_memory << 20),
+        content_keep: args.content_keep,
         shards: handles.clone(),
+        cpus: cpus.clone(),
+        spread: Arc::new(Spread::here(&cpus)),
     };
+    for said in config.spread.said() {
+        tracing::info!("{said}");
+    }
     let (bound, listening) = sync_channel(1);
     let listen = args.listen.clone();
     let peers = handles.clone();
@@ -145,7 +158,8 @@ fn serve(args: Args, paths: Option<path::Prepared>) -> Result<(), String> {
             if shard.index == 0 {
                 let (registry, trust) = (Arc::clone(&config.registry), config.trust.clone());
                 let refusals = Arc::clone(&config.refusals);
-                let listening = Listening { identity, registry, shards: peers, trust, refusals };
+                let pairs = Arc::clone(&config.pairs);
+                let listening = Listening { identity, registry, shards: peers, trust, refusals, pairs };
                 listen_for_peers(Rc::new(listening), &listen, &bound).await;
             }
             shard::run(shard.index, config, mailboxes).await;
@@ -164,7 +178,11 @@ fn serve(args: Args, paths: Option<path::Prepared>) -> Result<(), String> {
         encryption = protection.described(),
         "gateway ready"
     );
-    let paths = paths.map_or_else(|| Ok(path::Paths::none()), |paths| paths.start(&registry, &shutdown))?;
+    let paths = paths.map_or_else(
+        || Ok(path::Paths::none()),
+        |paths| paths.start(&registry, &modes, &handles, &shutdown),
+    )?;
+    let ((least, most), congestion) = args.streams();
     let calls = Calls {
         registry: Arc::clone(&registry),
         paths,
@@ -173,9 +191,9 @@ fn serve(args: Args, paths: Option<path::Prepared>) -> Result<(), String> {
         callers,
         listen,
         streams: StreamBounds {
-            least: args.streams().0 as u32,
-            most: args.streams().1 as u32,
-            congestion: args.congestion().unwrap_or("system").to_owned(),
+            least: least as u32,
+            most: most as u32,
+            congestion: congestion.unwrap_or("system").to_owned(),
         },
         started_at,
         started: Instant::now(),

@@ -2,8 +2,8 @@
 
 use novacron_control_api as api;
 use novacron_control_api::{
-    CodecBytes, CodecTimes, ConnectionDirection, ConnectionRecord, DeltaMemory, Digest, Role, SessionId,
-    SessionOpen, SessionRecord, SessionSide, SessionState, StreamCount, Timestamp,
+    CodecBytes, CodecTimes, ConnectionDirection, ConnectionRecord, ContentRecord, DeltaMemory, Digest, Role,
+    SessionId, SessionOpen, SessionRecord, SessionSide, SessionState, StreamCount, Timestamp,
 };
 use novacron_protocol::hypervisor::{StreamKind, StreamPhase};
 use novacron_protocol::session::{Session, State};
@@ -52,8 +52,11 @@ pub(crate) fn asked(open: &SessionOpen) -> SessionRecord {
         codec: CodecBytes::default(),
         codec_times: CodecTimes::default(),
         delta_memory: DeltaMemory::default(),
+        content: ContentRecord::default(),
         connections: Vec::new(),
         digest_equal: None,
+        mode: None,
+        mode_changes: Vec::new(),
     }
 }
 
@@ -73,8 +76,7 @@ pub(crate) fn update(record: &mut SessionRecord, session: &Session) {
         record.reason = Some(api::Reason { code, message });
     }
     let (open, ever) = session.streams();
-    let congestion = std::mem::take(&mut record.streams.congestion);
-    record.streams = StreamCount { open: u32::try_from(open).unwrap_or(u32::MAX), ever, congestion };
+    (record.streams.open, record.streams.ever) = (u32::try_from(open).unwrap_or(u32::MAX), ever);
 
     let source = record.role == Role::Source;
     let (out, back) = match source {
@@ -123,6 +125,7 @@ pub(crate) fn update(record: &mut SessionRecord, session: &Session) {
         unchanged: bytes.unchanged,
         delta: bytes.delta,
         uniform: bytes.uniform,
+        known: bytes.known,
     };
     record.codec_times = CodecTimes {
         memory_us: bytes.time.memory_ns / 1000,
@@ -132,6 +135,10 @@ pub(crate) fn update(record: &mut SessionRecord, session: &Session) {
     };
     let (held, agreed) = session.remembered_bytes();
     record.delta_memory = DeltaMemory { held, agreed };
+    let (held, most) = session.inbound().content_bytes();
+    // A destination asks, a source answers.
+    let repaired_pages = bytes.repaired_pages.max(session.inbound().asked_pages());
+    record.content = ContentRecord { held, most, repaired_pages, repair_bytes: bytes.repair };
     record.guest_bytes = record
         .connections
         .iter()

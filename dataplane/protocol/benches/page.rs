@@ -5,6 +5,7 @@ mod timing;
 
 use std::hint::black_box;
 
+use bytes::BytesMut;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use novacron_protocol::hypervisor::synthetic::Noise;
 use novacron_protocol::hypervisor::{PAGE_RECORD_BYTES, Span};
@@ -69,7 +70,7 @@ fn codec(c: &mut Criterion) {
         });
         let (mut decoder, mut assembler) = (LaneDecoder::new(), Assembler::new());
         let mut bodies = vec![Vec::new(); usize::from(LANES)];
-        let mut restored = Vec::new();
+        let mut restored = BytesMut::new();
         group.bench_function(format!("decode and assemble {contents}, {name}"), |b| {
             b.iter(|| {
                 for part in &out.parts {

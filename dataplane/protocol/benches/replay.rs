@@ -12,6 +12,7 @@ use std::collections::HashSet;
 use std::hint::black_box;
 use std::time::{Duration, Instant as Wall};
 
+use bytes::BytesMut;
 use novacron_protocol::hypervisor::synthetic::{MainStream, Noise};
 use novacron_protocol::hypervisor::{Parser, Span};
 use novacron_protocol::limits::{BATCH_BYTES_MAX, PAGE_BYTES};
@@ -142,7 +143,7 @@ fn replay(stream: &Stream, setting: Setting) -> Outcome {
     outcome.encoding = processor_time() - began;
 
     let mut decoded = vec![Vec::new(); usize::from(lanes)];
-    let mut restored = Vec::new();
+    let mut restored = BytesMut::new();
     let began = processor_time();
     for ((begin, end, _), sent) in stream.batches.iter().zip(&sent) {
         let batch = &stream.bytes[*begin..*end];
@@ -275,21 +276,22 @@ fn figures(name: &str, stream: &Stream, budget: u64) {
     let plenty = 2 * (stream.distinct_pages as u64 * 4192) + (64 << 20);
     let quarter = stream.distinct_pages as u64 * PAGE_BYTES as u64 / 4;
     for (what, setting) in [
-        ("no memory, zstd 1", Setting { effort: level(1), lanes: 4, terms: None }),
-        ("default, lz4", Setting { effort: Effort::Lz4, lanes: 4, terms: of(budget, 4) }),
-        ("default, zstd -5", Setting { effort: level(-5), lanes: 4, terms: of(budget, 4) }),
-        ("default, zstd 1", Setting { effort: level(1), lanes: 4, terms: of(budget, 4) }),
-        ("default, zstd 3", Setting { effort: level(3), lanes: 4, terms: of(budget, 4) }),
-        ("default, zstd 9", Setting { effort: level(9), lanes: 4, terms: of(budget, 4) }),
+        ("no memory, zstd 1", Setting { effort: level(1), lanes: 1, terms: None }),
+        ("default, lz4", Setting { effort: Effort::Lz4, lanes: 1, terms: of(budget, 1) }),
+        ("default, zstd -5", Setting { effort: level(-5), lanes: 1, terms: of(budget, 1) }),
+        ("default, zstd 1", Setting { effort: level(1), lanes: 1, terms: of(budget, 1) }),
+        ("default, zstd 3", Setting { effort: level(3), lanes: 1, terms: of(budget, 1) }),
+        ("default, zstd 9", Setting { effort: level(9), lanes: 1, terms: of(budget, 1) }),
         ("plenty, 1 lane, zstd 3", Setting { effort: level(3), lanes: 1, terms: of(plenty, 1) }),
+        ("default, 4 lanes, zstd 3", Setting { effort: level(3), lanes: 4, terms: of(budget, 4) }),
         ("plenty, 8 lanes, zstd 3", Setting { effort: level(3), lanes: 8, terms: of(plenty, 8) }),
-        ("a quarter of the pages, zstd 3", Setting { effort: level(3), lanes: 4, terms: of(quarter, 4) }),
+        ("a quarter of the pages, zstd 3", Setting { effort: level(3), lanes: 1, terms: of(quarter, 1) }),
         (
             "default without window, zstd 3",
             Setting {
                 effort: level(3),
-                lanes: 4,
-                terms: of(budget, 4).map(|terms| LaneTerms { window_log: None, ..terms }),
+                lanes: 1,
+                terms: of(budget, 1).map(|terms| LaneTerms { window_log: None, ..terms }),
             },
         ),
     ] {

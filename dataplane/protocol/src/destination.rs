@@ -2,6 +2,7 @@
 //! hypervisor that its caller named, never to one that the peer names.
 
 use crate::event::Event;
+use crate::limits::MEMORY_BYTES_MAX;
 use crate::session::{Ends, Role, Session, SessionConfig, State, Word};
 use crate::stream::{Inbound, Outbound, Reservation, StreamId};
 use crate::time::Instant;
@@ -39,7 +40,8 @@ impl Session {
             self.config.lanes = open.lanes;
             self.config.digest = open.digest;
             self.config.connections_max = self.config.connections_max.min(open.connections_max);
-            self.outbound = Outbound::new(session, epoch, open.digest, None, 1);
+            self.outbound =
+                Outbound::new(session, epoch, open.digest, None, 1).with_buffers(self.config.buffers.clone());
             self.outbound.grant(open.receive_window);
             self.inbound = Inbound::new(
                 open.digest,
@@ -49,10 +51,13 @@ impl Session {
                 true,
             )
             .with_memory(self.config.receive_memory.clone(), self.first_promise)
+            .with_buffers(self.config.buffers.clone())
             .with_codec_workers(self.config.codec_workers);
             let memory = self.config.memory_budget.reserve(self.config.memory_bytes.min(open.memory_bytes));
             self.memory = Some(memory);
-            self.inbound.remember(self.agreed_terms());
+            // Without memory no part could refer to anything.
+            let terms = self.agreed_terms();
+            self.inbound.remember(terms, self.config.content_store.clone().filter(|_| terms.is_some()));
             self.state = State::Running;
             self.peers = Some(ends);
             self.opened_at = Some(now);
@@ -68,9 +73,12 @@ impl Session {
     /// The answer to an opening, on a stream between these ends.
     pub(crate) fn accept_frame(&self, ends: &Ends) -> Bytes {
         let config = &self.config;
+        let store = config.content_store.as_ref().filter(|_| self.agreed_terms().is_some());
         let accept = Accept {
             receive_window: self.first_promise,
             memory_bytes: self.memory.as_ref().map_or(0, Reservation::bytes),
+            content_key: store.map_or([0; 32], |store| *store.key().bytes()),
+            content_bytes: store.map_or(0, |store| store.bytes().1.min(MEMORY_BYTES_MAX)),
             proof: [0; 32],
         };
         config.witness().prove_accept(accept, ends).to_frame(config.session, config.epoch)

@@ -17,6 +17,9 @@ pub const BATCH_BYTES_MAX: usize = 256 * 1024;
 /// records whole, so the rest of one is on its way; one that is not must not be held back.
 pub const CARRY_WAIT: Duration = Duration::from_millis(2);
 
+/// The same while the guest is stopped, and its pause is longer by whatever waits.
+pub const CARRY_WAIT_STOPPED: Duration = Duration::from_micros(200);
+
 /// Most bytes that one batch stands for.
 pub const BATCH_LEN_MAX: usize = BATCH_BYTES_MAX + CARRY_BYTES_MAX;
 
@@ -56,8 +59,9 @@ pub const STUCK_MIN: Duration = Duration::from_millis(20);
 /// Most page lanes of a session. Each costs a decoder; more than this many cores share no session.
 pub const LANES_MAX: u16 = 64;
 
-/// Page lanes of a session unless its caller says otherwise.
-pub const LANES_DEFAULT: u16 = 4;
+/// Page lanes of a session unless its caller says otherwise, or its gateway has more shards. Each more divides what is
+/// remembered, and the window above all, and shortens what is compressed at once.
+pub const LANES_DEFAULT: u16 = 1;
 
 /// Most connections of a session: QEMU's multifd allows 255 channels; with the main one and a preempt channel.
 pub const CONNECTIONS_MAX: u16 = 257;
@@ -91,6 +95,36 @@ pub const BATCHES_UNDER_WAY_MAX: usize = 1024;
 
 /// Most frames of one page lane that wait at the receiver for an earlier one.
 pub const LANE_PENDING_FRAMES_MAX: usize = BATCHES_UNDER_WAY_MAX * 2;
+
+/// Sizes of the buffers that frames and assembled batches are made in: powers of two, so that at most half of one stands empty, up
+/// to the largest frame.
+pub const SPARE_CLASS_BYTES: [usize; SPARE_CLASSES] = [
+    256,
+    512,
+    1 << 10,
+    1 << 11,
+    1 << 12,
+    1 << 13,
+    1 << 14,
+    1 << 15,
+    1 << 16,
+    1 << 17,
+    1 << 18,
+    SPARE_LARGEST_BYTES,
+];
+
+/// How many sizes these are.
+pub const SPARE_CLASSES: usize = 12;
+
+/// The largest of them: a frame, and hence a batch.
+const SPARE_LARGEST_BYTES: usize = 32 + FRAME_PAYLOAD_MAX;
+
+/// Bytes of such buffers that are kept for reuse by all that share them: what a path of 1 Gbit/s and 100 ms has under way. Those of
+/// a faster one come from the allocator in part, which is not where its time goes.
+pub const SPARE_BYTES_MAX: usize = 12 * 1024 * 1024;
+
+/// Frames that say how far connections are and that a session looks at again: as many as wait for their streams at once.
+pub const SAID_FRAMES_MAX: usize = 32;
 
 /// Most entries of one progress frame; more connections than this take turns.
 pub const PROGRESS_ENTRIES_MAX: usize = 64;
@@ -206,7 +240,7 @@ pub const ZSTD_COMPRESSOR_BYTES_MAX: usize = 24 * 1024 * 1024;
 // ---- What lanes remember -----------------------------------------------------------------------------------
 
 /// What each side of a session may spend on remembering, unless its caller says otherwise: the pages that a busy guest of a few
-/// gibibytes changes between two passes, and a window of 16 MiB on each of four lanes.
+/// gibibytes changes between two passes, and a window of 64 MiB on a single lane.
 pub const MEMORY_BYTES_DEFAULT: u64 = 256 * 1024 * 1024;
 
 /// Most that a session may ask for.
@@ -238,6 +272,23 @@ pub const PART_PAGE_BYTES_MAX: usize = PAGE_BYTES + 32;
 
 /// Most decoded bytes of a part.
 pub const PART_BYTES_MAX: usize = BATCH_PAGES_MAX * PART_PAGE_BYTES_MAX;
+
+// ---- Content that the far side has -----------------------------------------------------------------------
+
+/// What a page in a content store costs: itself, and its entries in tables that double as they grow.
+pub const CONTENT_PAGE_BYTES: u64 = PAGE_BYTES as u64 + 128;
+
+/// Most pages that a sender keeps track of for one store: 16 MiB of fingerprints, for 4 GiB of content.
+pub const KNOWN_PAGES_MAX: u64 = 1 << 20;
+
+/// Most stores of one tenant that a sender keeps track of: shards of a few far gateways. The one that was met first is forgotten.
+pub const KNOWN_STORES_MAX: usize = 8;
+
+/// References that may fail before their share counts: a store that was emptied is noticed by its misses.
+pub const REPAIRS_FREE: u64 = 1024;
+
+/// Of all references, one in this many may fail. A repair costs a round trip, which a page that is compressed does not.
+pub const REPAIRS_SHARE: u64 = 16;
 
 const _: () = assert!(PART_BYTES_MAX + 256 <= FRAME_PAYLOAD_MAX, "a part that does not shrink is a frame");
 const _: () = assert!(1 << WINDOW_LOG_MIN == MEMORY_WINDOW_LANE_BYTES_MIN / 4);
@@ -281,6 +332,16 @@ const _: () = assert!(PROBE_BYTES_MAX + 8 + 20 <= 1500);
 /// of 50 Mbit/s a thousandth.
 pub const SINGLE_INTERVAL: Duration = Duration::from_millis(20);
 
+/// After so many answers to evenly spaced probes some follow up: twice a second.
+pub const FOLLOW_UPS_EVERY: u32 = 25;
+
+/// How many follow up, one after another, each as soon as the one before is answered. They make single probes a fifth more.
+/// The first still finds the far side's processor as it was; those after it find all of them awake.
+pub const FOLLOW_UPS: u32 = 5;
+
+/// Round trips of follow-ups that are remembered: those of the window.
+pub const FOLLOW_UP_SAMPLES_MAX: usize = 768;
+
 /// How far back estimates reach: long enough for rare losses, short enough to follow a path that changed.
 pub const PROBE_WINDOW: Duration = Duration::from_secs(60);
 
@@ -311,6 +372,11 @@ pub const TRAIN_RESULTS_MAX: usize = 128;
 const _: () = assert!((TRAIN_PROBES_MAX as usize) < PROBE_REPLAY_BITS - 64);
 const _: () = assert!(2 * TRAIN_PROBES_MAX as u64 * PROBE_COST_NS < PROBE_BURST_NS);
 const _: () = assert!(PROBE_WINDOW.as_millis() / SINGLE_INTERVAL.as_millis() < PROBE_SAMPLES_MAX as u128);
+const _: () = assert!(
+    (PROBE_WINDOW.as_millis() / SINGLE_INTERVAL.as_millis()) * FOLLOW_UPS as u128
+        / (FOLLOW_UPS_EVERY as u128)
+        < FOLLOW_UP_SAMPLES_MAX as u128
+);
 
 // ---- Mode --------------------------------------------------------------------------------------------------
 

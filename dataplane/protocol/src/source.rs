@@ -2,6 +2,7 @@
 
 use crate::event::Event;
 use crate::limits::OPEN_REPEAT;
+use crate::page::ContentKey;
 use crate::session::{Ends, Role, Session, SessionConfig, State, Word};
 use crate::stream::{Reservation, StreamId};
 use crate::time::Instant;
@@ -75,7 +76,9 @@ impl Session {
             if let Some(memory) = &mut self.memory {
                 memory.shrink(accept.memory_bytes);
             }
-            self.outbound.remember(self.agreed_terms());
+            let (key, bytes) = (accept.content_key, accept.content_bytes);
+            let known = (key != [0; 32]).then(|| self.config.known_stores.of(ContentKey::new(key), bytes));
+            self.outbound.remember(self.agreed_terms(), known);
             self.outbound.grant(accept.receive_window);
             self.state = State::Running;
             self.peers = Some(ends);

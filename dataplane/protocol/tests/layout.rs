@@ -69,8 +69,8 @@ fn the_handshake_is_laid_out_as_specified() {
 #[test]
 fn an_index_names_lanes_in_order() {
     let lanes = |lanes: &[u16]| {
-        let mut out = Vec::new();
-        IndexFields { lanes: lanes.to_vec() }.put(&mut out);
+        let mut out = (lanes.len() as u16).to_le_bytes().to_vec();
+        lanes.iter().for_each(|lane| out.extend_from_slice(&lane.to_le_bytes()));
         IndexFields::take(&mut Cursor::new(&out), 4).is_ok()
     };
     assert!(lanes(&[]) && lanes(&[0]) && lanes(&[0, 2, 3]));

@@ -1,5 +1,6 @@
 //! Properties of the page codec: any batch comes back exactly, and hostile payloads stay within their bounds.
 
+use bytes::BytesMut;
 use novacron_protocol::hypervisor::{BlockId, Span};
 use novacron_protocol::limits::{BATCH_BYTES_MAX, BATCH_PAGES_MAX, PAGE_BYTES};
 use novacron_protocol::page::{
@@ -163,14 +164,14 @@ fn decode(index: &[u8], parts: &[(u16, Vec<u8>)], lanes: u16, batch_len: usize) 
         assert!(unbounded.capacity() <= BATCH_PAGES_MAX * PAGE_BYTES, "allocated beyond a batch");
     }
     let mut cursors: Vec<Bodies<'_>> = decoded.iter().map(|bodies| Bodies::new(bodies)).collect();
-    let mut batch = Vec::new();
+    let mut batch = BytesMut::new();
     let assembled = assembler.assemble(index, &mut cursors, batch_len, &mut batch);
     assert!(batch.capacity() <= batch_len, "allocated beyond the batch");
     match assembled {
         Ok(()) => assert_eq!(batch.len(), batch_len),
         Err(_) => assert!(batch.is_empty()),
     }
-    (assembled.is_ok() && !refused).then_some(batch)
+    (assembled.is_ok() && !refused).then(|| batch.into())
 }
 
 fn owned(out: &EncodedBatch) -> Vec<(u16, Vec<u8>)> {

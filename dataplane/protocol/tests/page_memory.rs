@@ -1,14 +1,16 @@
 //! Properties of lanes that remember: whatever a guest does to its pages comes back, both sides hold the same, and hostile parts
 //! stay within their bounds.
 
+use bytes::BytesMut;
 use novacron_protocol::hypervisor::{BlockId, Span};
 use novacron_protocol::limits::{MEMORY_PAGE_BYTES, PAGE_BYTES};
 use novacron_protocol::page::{
-    Assembler, BatchEncoder, Bodies, Choice, DecoderMemory, Effort, EncodedBatch, LaneDecoder, LaneTerms,
-    PartError,
+    Assembler, BatchEncoder, Bodies, Choice, ContentKey, DecoderMemory, Effort, EncodedBatch, Hole,
+    LaneDecoder, LaneTerms, PartError,
 };
 use novacron_protocol::time::Instant;
 use proptest::prelude::*;
+use std::sync::Arc;
 
 const PAGES: u64 = 24;
 /// Some batches remember more than the guest has, some less.
@@ -133,11 +135,11 @@ impl Destination {
                 .expect("a part that was just encoded");
         }
         let mut bodies: Vec<Bodies<'_>> = decoded.iter().map(|bytes| Bodies::new(bytes)).collect();
-        let mut batch = Vec::new();
+        let mut batch = BytesMut::new();
         self.assembler
             .assemble(&out.index, &mut bodies, len, &mut batch)
             .expect("an index that was just made");
-        batch
+        batch.into()
     }
 }
 
@@ -245,6 +247,27 @@ fn a_page_that_was_never_sent_is_refused() {
     *kind.last_mut().unwrap() = 1 << 3 | 7;
     let refused = LaneDecoder::new().decode(&kind, 66, Some(&mut memory), &mut out);
     assert_eq!(refused, Err(PartError::Kind { kind: 7 }));
+}
+
+/// DWCP-76: a page is said to be content, and nobody keeps any; where somebody does it is left to be put in.
+#[test]
+fn a_reference_without_a_store_is_refused() {
+    let known = [&[1, 0, 1, 0, 40, 0, 0, 0, 3, 0, 0, 0][..], &[7; 40], &[10, 1, 1 << 3 | 5]].concat();
+    let mut out = Vec::new();
+    let mut decode = |payload: &[u8], memory: &mut DecoderMemory| {
+        LaneDecoder::new().decode(payload, 66, Some(memory), &mut out)
+    };
+    assert_eq!(decode(&known, &mut DecoderMemory::new(TIGHT)), Err(PartError::NoContent));
+    let key = Arc::new(ContentKey::new([3; 32]));
+    let mut memory = DecoderMemory::new(TIGHT).with_content(Some(key));
+    assert_eq!(decode(&known, &mut memory), Ok(()));
+    let hole = Hole { place: 0, fingerprint: u64::from_le_bytes([7; 8]), hash: [7; 32] };
+    assert_eq!(memory.take_content().holes, [hole]);
+    assert_eq!(memory.pages(), 0, "what was guessed is not remembered");
+    let mut short = known.clone();
+    short[4] = 39;
+    short.remove(20);
+    assert_eq!(decode(&short, &mut memory), Err(PartError::BodiesMissing));
 }
 
 /// Pages that were sent before cost next to nothing, random ones included.

@@ -95,12 +95,38 @@ struct Path {
     bits_per_s: f64,
     delay_ns: u64,
     loss: (f64, f64),
+    /// How much of a loss's chance is left after 20 ms: 0, each is lost by itself.
+    bursts: f64,
+    /// By how much a probe or an answer is later that finds its receiver asleep: nothing came or left for a millisecond.
+    waking_ns: u64,
+    /// When the responder and the prober were last awake.
+    awake_ns: [u64; 2],
+    /// When chance was last asked on each way, and whether it lost then.
+    lost: [(u64, bool); 2],
     /// When the link to the responder is free again.
     free_ns: u64,
     random: u64,
 }
 
 impl Path {
+    /// Whether what is sent at a time on a way is lost: a chain of two states in time, of which one loses all (Gilbert, 1960).
+    fn loses(&mut self, way: usize, now_ns: u64) -> bool {
+        let share = [self.loss.0, self.loss.1][way];
+        let (before_ns, was_lost) = self.lost[way];
+        let left = self.bursts.powf(now_ns.saturating_sub(before_ns) as f64 / 20e6);
+        let lost = self.chance() < share + (f64::from(u8::from(was_lost)) - share) * left;
+        self.lost[way] = (now_ns, lost);
+        lost
+    }
+
+    /// When what arrives at a time is seen: later where its receiver sleeps.
+    fn seen_ns(&mut self, receiver: usize, at_ns: u64) -> u64 {
+        let sleeps = at_ns.saturating_sub(self.awake_ns[receiver]) > 1_000_000;
+        let seen_ns = at_ns + if sleeps { self.waking_ns } else { 0 };
+        self.awake_ns[receiver] = seen_ns;
+        seen_ns
+    }
+
     fn chance(&mut self) -> f64 {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
@@ -131,7 +157,8 @@ fn play_for(path: &mut Path, until_ns: u64) -> (Prober, u64) {
             order += 1;
             let start = path.free_ns.max(now_ns);
             path.free_ns = start + ((datagram.len() + 42) as f64 * 8e9 / path.bits_per_s) as u64;
-            if path.chance() >= path.loss.0 {
+            path.awake_ns[1] = now_ns;
+            if !path.loses(0, now_ns) {
                 arrivals.insert((path.free_ns + path.delay_ns, order), (true, datagram));
             }
             now_ns += 2_000;
@@ -146,14 +173,17 @@ fn play_for(path: &mut Path, until_ns: u64) -> (Prober, u64) {
             }
             match entry.remove() {
                 (true, datagram) => {
-                    if let Ok(answer) = responder.answer(&datagram, FROM, at_ns)
-                        && path.chance() >= path.loss.1
+                    let seen_ns = path.seen_ns(0, at_ns);
+                    if let Ok(answer) = responder.answer(&datagram, FROM, seen_ns)
+                        && !path.loses(1, seen_ns)
                     {
-                        arrivals.insert((at_ns + path.delay_ns, order), (false, answer.to_vec()));
+                        arrivals.insert((seen_ns + path.delay_ns, order), (false, answer.to_vec()));
                     }
                 }
                 (false, answer) => {
-                    prober.received(&answer, Instant::from_nanos(at_ns));
+                    let seen_ns = path.seen_ns(1, at_ns);
+                    prober.received(&answer, Instant::from_nanos(seen_ns));
+                    now_ns = now_ns.max(seen_ns);
                 }
             }
         }
@@ -171,6 +201,10 @@ fn path(mbit_per_s: f64, rtt_ms: f64, loss: (f64, f64), seed: u64) -> Path {
         bits_per_s: mbit_per_s * 1e6,
         delay_ns: (rtt_ms * 5e5) as u64,
         loss,
+        bursts: 0.0,
+        waking_ns: 0,
+        awake_ns: [0; 2],
+        lost: [(0, false); 2],
         free_ns: 0,
         random: 0x9e37_79b9_7f4a_7c15 ^ (seed << 20),
     }
@@ -213,6 +247,50 @@ fn losses_intervals_hold_the_truth_each_way() {
         }
         assert!(covered.0 >= 18 && covered.1 >= 18, "{there} {back}: {covered:?} of 20");
     }
+}
+
+/// The same where losses come together, 40 ms and more of them at a time: what is sent because an answer came would meet fewer.
+#[test]
+fn losses_intervals_hold_the_truth_where_losses_come_in_bursts() {
+    for (there, back) in [(0.01, 0.0), (0.05, 0.02)] {
+        let mut covered = (0, 0);
+        for seed in 1..=20 {
+            let mut path = Path { bursts: 0.5, ..path(50.0, 5.0, (there, back), seed) };
+            let (prober, _) = play(&mut path, 60);
+            let said = prober.estimates(Instant::from_nanos(60_000_000_000));
+            let holds = |estimate: Option<novacron_protocol::probe::estimate::Estimate>, truth: f64| {
+                estimate.is_some_and(|said| (said.low..=said.high).contains(&truth))
+            };
+            covered.0 += u32::from(holds(said.loss_forward, there));
+            covered.1 += u32::from(holds(said.loss_return, back));
+        }
+        assert!(covered.0 >= 18 && covered.1 >= 18, "{there} {back}: {covered:?} of 20");
+    }
+}
+
+/// DWCP-101: a probe every 20 ms finds who answers asleep; one that follows up on an answer does not. Nothing else is told by those.
+#[test]
+fn the_least_round_trip_is_that_of_processors_that_are_awake() {
+    let mut path = Path { waking_ns: 60_000, ..path(2_000.0, 0.2, (0.0, 0.0), 1) };
+    let (prober, _) = play(&mut path, 6);
+    let said = prober.estimates(Instant::from_nanos(6_000_000_000));
+    let (least, median) = (said.rtt_min_ns.unwrap(), said.rtt_median_ns.unwrap());
+    assert!((200_000.0..205_000.0).contains(&least.value), "{least:?}");
+    assert!(least.low <= least.value && median.value >= 260_000.0, "{least:?} {median:?}");
+    // Fifty a second, of which trains keep some from being sent.
+    assert!((200..=302).contains(&said.probes) && said.answers <= said.probes, "{said:?}");
+    assert!(said.loss_forward.unwrap().value == 0.0 && said.loss_return.unwrap().value == 0.0, "{said:?}");
+}
+
+/// DWCP-101: a responder does not hear what stands for a train, be it a follow-up.
+#[test]
+fn what_a_responder_heard_is_single_probes_alone() {
+    let mut responder = responder();
+    let mut heard = |sequence: u64, train: u32| {
+        let datagram = Header { train, ..probe(sequence) }.write(key());
+        Header::read(&responder.answer(&datagram, FROM, 5).unwrap()).unwrap().heard
+    };
+    assert_eq!([heard(1, 0), heard(2, u32::MAX), heard(3, 7), heard(4, 0)], [1, 1, 1, 2]);
 }
 
 /// DWCP-98: from 50 Mbit/s up, at most a hundredth of the path once the first trains are through.

@@ -175,7 +175,7 @@ proptest! {
     fn nothing_that_a_stranger_says_ends_a_session(
         kind in prop::sample::select(vec![
             Kind::Open, Kind::Accept, Kind::Refuse, Kind::Fail, Kind::Progress, Kind::ConnectionOpen, Kind::Batch, Kind::Index,
-            Kind::Part, Kind::ConnectionEnd, Kind::Hello, Kind::HelloAccept, Kind::HelloRefuse,
+            Kind::Want, Kind::Repair, Kind::Part, Kind::ConnectionEnd, Kind::Hello, Kind::HelloAccept, Kind::HelloRefuse,
         ]),
         epoch in 0..2u32, payload in prop::collection::vec(any::<u8>(), 0..120)
     ) {

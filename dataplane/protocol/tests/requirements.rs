@@ -277,7 +277,9 @@ fn each_stream_is_proven_before_it_carries_the_session() {
     // A proof under another token proves nothing.
     let (mut source, _) = open_pair();
     source.stream_opened(B, ENDS, NOW);
-    let forged = Accept { receive_window: 1, memory_bytes: 0, proof: [0; 32] }.to_frame(SESSION, 0);
+    let forged =
+        Accept { receive_window: 1, memory_bytes: 0, content_key: [0; 32], content_bytes: 0, proof: [0; 32] }
+            .to_frame(SESSION, 0);
     take(&mut source, B, forged);
     assert_eq!((source.next_frame(B, Instant::START), source.state()), (None, &State::Running));
 }

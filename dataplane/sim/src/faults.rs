@@ -81,6 +81,11 @@ impl World {
 
     /// A stream dies; each end notices in its own time, `at_once` a side without delay.
     pub(crate) fn cut(&mut self, id: u32, at_once: Option<Side>) {
+        // Its gateway gives up what it holds as well: what is referred to now has to be repaired, over other streams.
+        let destination = self.gateways[DESTINATION].session.as_ref();
+        if let Some(store) = destination.and_then(|session| session.config().content_store.as_ref()) {
+            store.give_up();
+        }
         let Some(stream) = self.streams.get_mut(&id) else { return };
         if !stream.alive {
             return;

@@ -10,6 +10,7 @@ use crate::world::{Happening, World, role};
 use bytes::Bytes;
 use novacron_protocol::event::Event;
 use novacron_protocol::limits::BATCH_BYTES_MAX;
+use novacron_protocol::page::{ContentKey, ContentMemory, ContentStore};
 use novacron_protocol::session::{MIGRATION, Session, SessionConfig, State, Token};
 use novacron_protocol::stream::{CodecWorker, Done, INGEST_HEADROOM, ReceiveMemory, StreamId};
 use novacron_protocol::time::Instant;
@@ -83,6 +84,11 @@ impl World {
         (config.lanes, config.codec) = (self.plan.lanes, self.plan.codec);
         config.codec_workers = self.plan.codec_workers[side];
         config.memory_bytes = self.plan.memory_bytes(side);
+        let content = self.plan.content_bytes();
+        if side == DESTINATION && content > 0 {
+            let store = ContentStore::new(ContentKey::new([11; 32]), content);
+            config.content_store = Some(ContentMemory::new(store));
+        }
         config.receive_window = self.plan.windows[side];
         config.receive_memory = self.plan.memory.map_or_else(ReceiveMemory::unshared, ReceiveMemory::new);
         config.outage = Duration::from_nanos(self.plan.outage);

@@ -6,7 +6,8 @@ use crate::network::{DESTINATION, MICROSECOND, MILLISECOND, Nanos, PathPlan, SEC
 use crate::random::Random;
 use novacron_protocol::hypervisor::synthetic::{Contents, Plan as StreamPlan, PlannedPage};
 use novacron_protocol::limits::{
-    BATCH_LEN_MAX, LANES_MAX, MEMORY_PAGE_BYTES, MEMORY_WINDOW_LANE_BYTES_MIN, RECEIVE_WINDOW_BYTES,
+    BATCH_LEN_MAX, CONTENT_PAGE_BYTES, LANES_MAX, MEMORY_PAGE_BYTES, MEMORY_WINDOW_LANE_BYTES_MIN,
+    RECEIVE_WINDOW_BYTES,
 };
 use novacron_protocol::page::policy::Mode;
 use novacron_protocol::wire::Kind;
@@ -198,6 +199,15 @@ impl Plan {
         };
         let more = if side == 0 { 1 << 20 } else { 0 };
         u64::from(self.lanes) * of_lane + more
+    }
+
+    /// What the destination's content store may spend: nothing, or more or less than the guest needs.
+    pub(crate) fn content_bytes(&self) -> u64 {
+        match self.seed % 4 {
+            0 => 0,
+            1 => 300 * CONTENT_PAGE_BYTES,
+            _ => 60 * CONTENT_PAGE_BYTES,
+        }
     }
 
     /// The plan that `seed` stands for.
@@ -461,6 +471,7 @@ fn draw_stream(random: &mut Random) -> bytes::Bytes {
             let contents = match (contents, page % 3) {
                 (Contents::Noise, 1) => Contents::Again { changed_bytes: 0 },
                 (Contents::Noise, 2) => Contents::Again { changed_bytes: (page % 200) as u16 },
+                (Contents::Noise, _) if page % 6 == 3 => Contents::Copy { of: page / 2 },
                 (other, _) => other,
             };
             PlannedPage { block: 0, page, contents }

@@ -107,6 +107,10 @@ pub struct Report {
     pub jobs: u64,
     /// Guest bytes of pages that the far side was told to take, whole or in part, from what it remembered.
     pub recalled_bytes: u64,
+    /// Guest bytes of pages that were only referred to by their content.
+    pub known_bytes: u64,
+    /// Pages of them that the far side had not, and that were sent after all.
+    pub repaired_pages: u64,
     /// Bytes that were stuck on a stream and left on another as well.
     pub repeated_bytes: u64,
     /// Things that happened.
@@ -441,6 +445,8 @@ impl World {
             let bytes = session.outbound().bytes();
             self.report.guest_bytes += bytes.guest;
             self.report.recalled_bytes += bytes.unchanged + bytes.delta;
+            self.report.known_bytes += bytes.known;
+            self.report.repaired_pages += bytes.repaired_pages;
             self.report.repeated_bytes += bytes.repeated;
         }
         for ((_, kind), count) in &self.sent {

@@ -4,7 +4,7 @@ use novacron_sim::{Failure, Plan, Sabotage, Scenario, run};
 
 /// The first failure among runs that are broken in the same way, where each alone may have had no occasion.
 fn first_failure(scenario: Scenario, sabotage: Sabotage) -> Option<Failure> {
-    (0..40).find_map(|seed| run(Plan::for_scenario(scenario, seed).sabotaged(sabotage), false).err())
+    (0..160).find_map(|seed| run(Plan::for_scenario(scenario, seed).sabotaged(sabotage), false).err())
 }
 
 #[test]

@@ -64,6 +64,7 @@ fn every_seed_keeps_the_promises() {
     let mut frames: BTreeMap<String, u64> = BTreeMap::new();
     let mut outcomes: BTreeMap<(Scenario, String), u64> = BTreeMap::new();
     let (mut guest_bytes, mut steps, mut jobs, mut repeated, mut virtual_s) = (0, 0, 0, 0, 0.0);
+    let (mut known, mut repaired, mut repaired_over_cuts) = (0, 0, 0);
     // In runs whose sessions do all codec work themselves, and in those with workers.
     let mut recalled = [0, 0];
     let mut failures = Vec::new();
@@ -87,6 +88,11 @@ fn every_seed_keeps_the_promises() {
                 steps += report.steps;
                 jobs += report.jobs;
                 recalled[usize::from(report.jobs > 0)] += report.recalled_bytes;
+                known += report.known_bytes;
+                repaired += report.repaired_pages;
+                if matches!(scenario, Scenario::Cuts | Scenario::Dark | Scenario::Stuck) {
+                    repaired_over_cuts += report.repaired_pages;
+                }
                 repeated += report.repeated_bytes;
                 virtual_s += report.ended_ns as f64 / 1e9;
             }
@@ -103,6 +109,10 @@ fn every_seed_keeps_the_promises() {
         recalled[1] as f64 / 1e6,
         virtual_s
     );
+    println!(
+        "  {:.1} MB referred to by content, {repaired} pages of it repaired, {repaired_over_cuts} where streams were lost or stuck",
+        known as f64 / 1e6
+    );
     for ((scenario, outcome), count) in &outcomes {
         println!("  {:<12} {count:>5}  {outcome}", format!("{scenario:?}"));
     }
@@ -117,9 +127,12 @@ fn every_seed_keeps_the_promises() {
     if count >= SEEDS {
         assert!(jobs > 0, "no seed handed out codec work");
         assert!(recalled.iter().all(|bytes| *bytes > 0), "no seed recalled a page: {recalled:?}");
+        assert!(known > 0 && repaired > 0, "no seed referred to content, or none had to repair");
+        assert!(repaired_over_cuts > 0, "no seed repaired while streams were lost");
         assert!(repeated > 0, "no seed had a frame that was stuck");
-        for kind in "Open Accept Refuse Fail Progress ConnectionOpen Batch Index Part ConnectionEnd"
-            .split_whitespace()
+        for kind in
+            "Open Accept Refuse Fail Progress Want Repair ConnectionOpen Batch Index Part ConnectionEnd"
+                .split_whitespace()
         {
             assert!(frames.contains_key(kind), "no seed sent a frame of kind {kind}");
         }

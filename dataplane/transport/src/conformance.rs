@@ -285,8 +285,9 @@ async fn finish_delivers_everything_first<T: Transport>(expect: Expect, mut a: T
     let reason = poll_fn(|cx| {
         for _ in 0..64 {
             let sending = a.poll(cx);
+            // Where the other side is served elsewhere, it may have closed behind the last frame already.
             assert!(
-                !matches!(sending, Poll::Ready(Event::Closed(_))),
+                !matches!(&sending, Poll::Ready(Event::Closed(why)) if *why != CloseReason::Finished),
                 "finishing ended the other direction: {sending:?}"
             );
             match b.poll(cx) {
@@ -296,7 +297,9 @@ async fn finish_delivers_everything_first<T: Transport>(expect: Expect, mut a: T
                 }
                 Poll::Ready(Event::Closed(reason)) => return Poll::Ready(reason),
                 Poll::Ready(other) => panic!("{other:?}"),
-                Poll::Pending if sending.is_pending() => return Poll::Pending,
+                Poll::Pending if !matches!(sending, Poll::Ready(Event::Writable { .. })) => {
+                    return Poll::Pending;
+                }
                 Poll::Pending => {}
             }
         }

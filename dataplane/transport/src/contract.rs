@@ -203,4 +203,12 @@ pub trait Transport {
     /// How many bytes may wait below this process without being sent; the system may round. Beyond it, frames wait in this
     /// process.
     fn bound_unsent(&mut self, bytes: usize);
+
+    /// Asks for another congestion control, for what leaves from now on: what is under way stays so, and nothing stops. One that
+    /// the system does not have, or does not grant, changes nothing; [`Transport::congestion`] says what came of it. Transports
+    /// that have none leave it at that.
+    fn prefer_congestion(&mut self, name: &str);
+
+    /// The congestion control that the stream has, as its system says; `None`: none, or it is not known yet, or the stream is dead.
+    fn congestion(&self) -> Option<String>;
 }

@@ -5,6 +5,9 @@
 //!   gateway[gateway glue] --> contract[contract: Transport]
 //!   contract --> tcp[tcp: TcpTransport]
 //!   gateway --> hypervisor[hypervisor: HypervisorStream]
+//!   gateway --> relay[relay: Relayed, Carrier]
+//!   relay --> contract
+//!   relay --> shard
 //!   tcp --> tls[tls: Channel, TlsCredentials]
 //!   tls --> net[net: Socket, Listener, connect]
 //!   hypervisor --> net
@@ -28,6 +31,7 @@ pub mod limits;
 pub mod net;
 pub mod pool;
 pub mod privacy;
+pub mod relay;
 pub mod shard;
 pub mod tcp;
 pub mod tls;

@@ -1,6 +1,8 @@
 //! Every bound of this crate in one place, with what it bounds and why that much is enough.
 //! Relations between bounds are asserted at compile time.
 
+use std::time::Duration;
+
 /// Bytes at the start of each frame that this crate looks at: its first four are the little-endian length of the
 /// payload that follows the header.
 pub const FRAME_HEADER_BYTES: usize = 32;
@@ -18,6 +20,10 @@ pub const POOL_CLASS_BYTES: [usize; POOL_CLASSES] = [4096, 64 * 1024, (256 + 16)
 /// Frames up to this many bytes that arrive together with others are copied into memory of their own, outside the
 /// pool: an acknowledgement must get through when every pool buffer waits for acknowledgements.
 pub const SMALL_FRAME_BYTES_MAX: usize = 1024;
+
+/// Small frames whose memory a stream makes the next ones in: as many as are looked at by their session before more come. Whoever
+/// holds others longer has them in memory of their own, so that a stream never keeps more than this many kilobytes.
+pub const SMALL_FRAMES_KEPT: usize = 32;
 
 /// Bytes read ahead of the frame boundary when frames are small.
 pub const STAGING_BYTES: usize = 64 * 1024;
@@ -58,6 +64,26 @@ pub const RESOLVED_ADDRESSES_MAX: usize = 8;
 /// Shards that one process may start.
 pub const SHARDS_MAX: usize = 256;
 
+/// Batches that wait between a relayed stream's two shards, in each direction: one that is taken, one that is made, and as many
+/// for a shard that is late.
+pub const RELAY_BATCHES_MAX: usize = 4;
+
+/// Bytes received that make a batch: few enough to be in the cache still when they are read.
+pub const RELAY_BATCH_BYTES: usize = 128 * 1024;
+
+/// Frames received that make a batch, however small.
+pub const RELAY_BATCH_FRAMES: usize = 256;
+
+/// Events of a relayed stream within one `poll`, before others on its shard get their turn.
+pub const RELAY_STEPS_PER_POLL: usize = 64;
+
+/// How often it is asked how a stream stands, at most; each time costs two system calls.
+pub const STREAM_LOOK_MIN: Duration = Duration::from_millis(1);
+
+/// How soon that is asked of a stream with something under way although nothing happened: an eighth of its round trip within this.
+/// Many streams take turns: what one does not notice, others do.
+pub const STREAM_LOOK: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(50));
+
 /// Locked memory that glommio's rings need, in bytes (glommio `sys/uring.rs`, `MIN_MEMLOCK_LIMIT`).
 pub const MEMLOCK_BYTES_MIN: u64 = 512 * 1024;
 
@@ -65,5 +91,6 @@ const _: () = assert!(SMALL_FRAME_BYTES_MAX >= FRAME_HEADER_BYTES);
 const _: () = assert!(SMALL_FRAME_BYTES_MAX <= POOL_CLASS_BYTES[0]);
 const _: () = assert!(STAGING_BYTES_BESIDE_PAYLOAD <= STAGING_BYTES);
 const _: () = assert!(STAGING_BYTES_BESIDE_PAYLOAD >= FRAME_HEADER_BYTES);
+const _: () = assert!(STREAM_LOOK_MIN.as_nanos() < STREAM_LOOK.0.as_nanos());
 const _: () = assert!(FRAMES_PER_SEND_MAX <= 1024);
 const _: () = assert!(FRAME_PAYLOAD_BYTES_CEILING <= u32::MAX as usize);

@@ -1,7 +1,7 @@
 //! The online choice of the codec against each fixed one: real sessions and codecs, links on a virtual clock.
 
 pub(crate) mod guest;
-mod replay;
+pub(crate) mod replay;
 
 use std::path::PathBuf;
 

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use novacron_protocol::page::policy::Mode;
 use novacron_protocol::session::{Ends, MIGRATION, Role, Session, SessionConfig, Token};
-use novacron_protocol::stream::{INGEST_HEADROOM, StreamId};
+use novacron_protocol::stream::{INGEST_HEADROOM, SentBytes, StreamId};
 use novacron_protocol::time::{Clock, Instant};
 use novacron_protocol::wire::{FrameHeader, Identity};
 use rustix::time::{ClockId, clock_gettime};
@@ -32,6 +32,16 @@ pub(crate) struct Carried {
     /// Until the far hypervisor had all of it, on the virtual clock.
     pub(crate) seconds: f64,
     pub(crate) wire_bytes: u64,
+    /// Both directions, acknowledgements and repairs included.
+    pub(crate) all_bytes: u64,
+    /// Processor time of each side's calls, digests included, without what only compares here.
+    pub(crate) source_ns: f64,
+    pub(crate) destination_ns: f64,
+    /// What both sides remembered at the end, and what was agreed.
+    pub(crate) held_bytes: [u64; 2],
+    pub(crate) agreed_bytes: u64,
+    /// By level.
+    pub(crate) sent: SentBytes,
 }
 
 /// Processor time of this thread, nanoseconds.
@@ -118,13 +128,27 @@ impl Side {
     }
 }
 
+/// A side's session with every bound at its default, in one thread.
+pub(crate) fn session_config(role: Role) -> SessionConfig {
+    SessionConfig { codec_workers: 1, ..SessionConfig::new(role, 1, Token::new([7; 32])) }
+}
+
 /// Carries `stream` with a codec over a link.
 pub(crate) fn replay(stream: &[u8], codec: Mode, path: Path) -> Result<Carried> {
-    let config = |role| SessionConfig::new(role, 1, Token::new([7; 32]));
-    let mut near = SessionConfig { codec, ..config(Role::Source) };
-    near.codec_workers = 1;
+    let near = SessionConfig { codec, ..session_config(Role::Source) };
+    replay_between(stream, near, session_config(Role::Destination), path)
+}
+
+/// Carries `stream` between sides that are configured so.
+pub(crate) fn replay_between(
+    stream: &[u8],
+    near: SessionConfig,
+    far: SessionConfig,
+    path: Path,
+) -> Result<Carried> {
     let mut source = Side::new(Session::source(near, Instant::START));
-    let mut destination = Side::new(Session::destination(config(Role::Destination), Instant::START));
+    let mut destination = Side::new(Session::destination(far, Instant::START));
+    let (mut source_ns, mut destination_ns) = (0.0, 0.0);
     let identity = |of: u8| Identity { gateway: [of; 16], instance: [of; 16] };
     let ends = Ends { dialler: identity(1), acceptor: identity(2), nonces: [[3; 16], [4; 16]] };
     for side in [&mut source, &mut destination] {
@@ -161,23 +185,37 @@ pub(crate) fn replay(stream: &[u8], codec: Mode, path: Path) -> Result<Carried> 
             }
             source.send(&mut destination, path, &turn);
             source.free_at = turn.now_ns();
+            source_ns += source.free_at - now;
         } else {
             destination.receive(&turn)?;
             while let Some(bytes) = destination.session.next_output(CONNECTION) {
                 let count = bytes.len();
+                let began = processor_ns();
                 ensure!(
                     bytes == stream[taken..taken + count],
                     "byte {taken} or one after it is not as written"
                 );
+                destination_ns -= processor_ns() - began;
                 written[..count].copy_from_slice(&bytes);
                 taken += count;
                 destination.session.consumed(CONNECTION, count as u64, turn.now());
             }
             destination.send(&mut source, path, &turn);
             destination.free_at = turn.now_ns();
+            destination_ns += destination.free_at - now;
             if taken == stream.len() {
-                let wire_bytes = source.session.outbound().bytes().wire;
-                return Ok(Carried { seconds: destination.free_at / 1e9, wire_bytes });
+                let sent = source.session.outbound().bytes();
+                let (near, far) = (source.session.remembered_bytes(), destination.session.remembered_bytes());
+                return Ok(Carried {
+                    seconds: destination.free_at / 1e9,
+                    wire_bytes: sent.wire,
+                    all_bytes: sent.wire + source.session.received_bytes(),
+                    source_ns,
+                    destination_ns,
+                    held_bytes: [near.0, far.0],
+                    agreed_bytes: near.1,
+                    sent,
+                });
             }
         }
         for side in [&source, &destination] {

@@ -1,12 +1,20 @@
-//! What gateways measure of lab links, against what the links are: round trip, loss, bandwidth, mode; and what answering a probe
-//! costs in the kernel and in userspace. Needs what the lab needs.
+//! What gateways measure of lab links, against what the links are: round trip, loss, bandwidth, mode; what answering a probe
+//! costs in the kernel and in userspace; what probing takes of processors and paths; what a session pays for following the mode.
+//! Needs what the lab needs.
 
+mod client;
 mod cost;
+mod losses;
+mod share;
 mod sites;
+mod switch;
+mod threshold;
+mod veth;
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
+use clap::ValueEnum;
 use novacron_lab::Conditions;
 use serde::Serialize;
 use serde_json::Value;
@@ -18,19 +26,41 @@ use sites::Sites;
 const RTTS_MS: [f64; 5] = [0.2, 5.0, 20.0, 80.0, 200.0];
 /// Rates asked for, Mbit/s.
 const RATES_MBIT: [f64; 3] = [50.0, 500.0, 1000.0];
-/// Losses asked for, per cent.
-const LOSSES_PERCENT: [f64; 3] = [0.1, 1.0, 5.0];
 /// Links whose mode is asked for: each of these round trips with each of the rates. None is near a threshold.
 const PROFILE_RTTS_MS: [f64; 8] = [0.2, 1.0, 3.0, 6.0, 20.0, 35.0, 80.0, 200.0];
 const PROFILE_RATES_MBIT: [f64; 3] = [50.0, 500.0, 1800.0];
 
+/// What is measured apart from the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Part {
+    /// Round trips against `ping`'s
+    RoundTrips,
+    /// Bandwidth against the link's rate
+    Bandwidth,
+    /// Modes of 24 links, and when they were decided
+    Modes,
+    /// How often the mode changes on a link where modes part
+    Threshold,
+    /// Intervals of loss
+    Loss,
+    /// What an answer costs in the kernel and in userspace
+    Cost,
+    /// What probing takes of a processor and of a path
+    Share,
+    /// What a session pays for switching to another mode
+    Switch,
+}
+
 /// How much of it is to be measured.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub(crate) struct Extent {
     /// Trials of each loss.
     pub(crate) trials: u32,
     /// Seconds of each.
     pub(crate) trial_seconds: u64,
+    /// Which parts; empty: all.
+    pub(crate) parts: Vec<Part>,
 }
 
 /// What was found.
@@ -39,7 +69,10 @@ pub(crate) struct Probes {
     extent: Extent,
     /// The last record of the path on each link, as the gateway told it.
     records: Vec<(String, Value)>,
+    losses: Vec<losses::Trials>,
     costs: Vec<cost::Cost>,
+    shares: Vec<share::Share>,
+    switches: Vec<switch::Gaps>,
     #[serde(skip)]
     pub(crate) verdicts: Vec<Verdict>,
 }
@@ -57,12 +90,40 @@ fn number(record: &Value, path: &str) -> Result<f64> {
 pub(crate) fn measure(extent: Extent, say: &dyn Fn(&str)) -> Result<Probes> {
     novacron_lab::available().map_err(|missing| anyhow!("probes are measured in a lab: {missing}"))?;
     let sites = Sites::start()?;
-    let mut found = Probes { extent, records: Vec::new(), costs: Vec::new(), verdicts: Vec::new() };
-    round_trips(&sites, &mut found, say)?;
-    bandwidths(&sites, &mut found, say)?;
-    modes(&sites, &mut found, say)?;
-    losses(&sites, extent, &mut found, say)?;
-    cost::measure(&sites, &mut found, say)?;
+    let mut found = Probes {
+        extent: extent.clone(),
+        records: Vec::new(),
+        losses: Vec::new(),
+        costs: Vec::new(),
+        shares: Vec::new(),
+        switches: Vec::new(),
+        verdicts: Vec::new(),
+    };
+    let wanted = |part| extent.parts.is_empty() || extent.parts.contains(&part);
+    if wanted(Part::RoundTrips) {
+        round_trips(&sites, &mut found, say)?;
+    }
+    if wanted(Part::Bandwidth) {
+        bandwidths(&sites, &mut found, say)?;
+    }
+    if wanted(Part::Modes) {
+        modes(&sites, &mut found, say)?;
+    }
+    if wanted(Part::Threshold) {
+        threshold::measure(&sites, &mut found, say)?;
+    }
+    if wanted(Part::Loss) {
+        losses::measure(&extent, &mut found, say)?;
+    }
+    if wanted(Part::Cost) {
+        cost::measure(&sites, &mut found, say)?;
+    }
+    if wanted(Part::Share) {
+        share::measure(&sites, &mut found, say)?;
+    }
+    if wanted(Part::Switch) {
+        switch::measure(&sites, &mut found, say)?;
+    }
     Ok(found)
 }
 
@@ -143,31 +204,5 @@ fn modes(sites: &Sites, found: &mut Probes, say: &dyn Fn(&str)) -> Result<()> {
     found.verdicts.push(Verdict::new(what, Goal::AtLeast(all), right, "links").with(&wrong.join("; ")));
     let what = "the latest first decision, from the gateway's start";
     found.verdicts.push(Verdict::new(what, Goal::AtMost(2.0), latest_s, "s").with("of the same links"));
-    Ok(())
-}
-
-fn losses(sites: &Sites, extent: Extent, found: &mut Probes, say: &dyn Fn(&str)) -> Result<()> {
-    for loss_percent in LOSSES_PERCENT {
-        // Lost on the way there alone, so that it has to be told apart.
-        sites.set_forward(&link(None, 5.0, loss_percent), &link(None, 5.0, 0.0))?;
-        let mut covered = 0.0;
-        let mut detail = Vec::new();
-        for _ in 0..extent.trials {
-            let mut pair = sites.gateways(&[], &[])?;
-            std::thread::sleep(Duration::from_secs(extent.trial_seconds));
-            let record = pair.path()?;
-            let low = number(&record, "/loss_forward_ppm/low")? / 1e4;
-            let high = number(&record, "/loss_forward_ppm/high")? / 1e4;
-            covered += f64::from(u8::from((low..=high).contains(&loss_percent)));
-            detail.push(format!("{low:.2}..{high:.2}"));
-        }
-        let what = format!(
-            "{loss_percent} % lost on the way there: trials of {} s whose interval holds it",
-            extent.trial_seconds
-        );
-        say(&format!("{what}: {covered} of {}", extent.trials));
-        let goal = Goal::AtLeast((f64::from(extent.trials) * 0.9).floor());
-        found.verdicts.push(Verdict::new(&what, goal, covered, "trials").with(&detail.join(" ")));
-    }
     Ok(())
 }

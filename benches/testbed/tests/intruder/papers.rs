@@ -3,9 +3,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use novacron_testbed::identity::{Authority, Folder, Paper, SITE, everything_with, self_signed};
@@ -228,35 +226,6 @@ fn a_peer_does_what_peers_toml_allows_and_nothing_else() -> Result<()> {
         ensure!(refused.message.contains("announced for another gateway"), "{refused}");
         ensure!(record(b, &session.id)?["state"] == "waiting", "the session is still there for whom it is");
         Ok(())
-    })
-}
-
-/// A gateway that strangers flood turns most of those away that dial it, a friend among them: who is turned away comes again.
-#[test]
-fn a_session_opens_while_strangers_flood() -> Result<()> {
-    const FLOOD: Duration = Duration::from_secs(20);
-    Scratch::with_logs(|scratch| {
-        let sites = Sites::start(scratch)?;
-        let (a, b) = (&sites.gateway_a, &sites.gateway_b);
-        let address = b.peer()?.strip_prefix("tcp:").context("no address")?.to_owned();
-        let carried = AtomicBool::new(false);
-        thread::scope(|scope| {
-            let flood = scope.spawn(|| {
-                let (began, mut strangers) = (Instant::now(), 0u32);
-                while !carried.load(Ordering::Relaxed) && began.elapsed() < FLOOD {
-                    strangers += u32::from(TcpStream::connect(&address).is_ok());
-                    thread::sleep(Duration::from_millis(1));
-                }
-                strangers
-            });
-            // Long enough for the places of strangers to be used up.
-            thread::sleep(Duration::from_secs(2));
-            let outcome = must_carry(scratch, [a, b]);
-            carried.store(true, Ordering::Relaxed);
-            let strangers = flood.join().map_err(|_| anyhow::anyhow!("the flood's thread failed"))?;
-            ensure!(strangers > 500, "only {strangers} strangers: that is no flood");
-            outcome
-        })
     })
 }
 

@@ -78,7 +78,7 @@ impl Accomplice {
         // Bodies, 64 of them, from page 0 on (docs/spec/page-codec.md): all of one region, so of lane 0.
         let operations = [((PAGES << 3 | 3) as u8 & 0x7f) | 0x80, (PAGES << 3 >> 7) as u8, 0];
         let mut index = digest_fields(position, length).to_vec();
-        IndexFields { lanes: vec![0] }.put(&mut index);
+        IndexFields { lanes: [0].into_iter().collect() }.put(&mut index);
         index.extend_from_slice(&[0; 4]);
         for count in [3u32, 3, 0] {
             index.extend_from_slice(&count.to_le_bytes());

@@ -223,8 +223,8 @@ fn whatever_answers_in_a_peers_place_fails_the_opening_with_its_reason() -> Resu
                 version: Version::V1,
                 identity: STRANGER,
                 payload_max: 1 << 18,
-                features: 0,
                 nonce: NONCE,
+                probe: None,
             };
             let _ = socket.write_all(&accept.to_frame());
             std::mem::forget(socket);

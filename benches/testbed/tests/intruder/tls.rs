@@ -75,6 +75,17 @@ impl<'a> Manner<'a> {
 
 /// Dials a gateway. That the gateway refuses is seen when something is read.
 pub(crate) fn dial_tls(gateway: &Gateway, manner: &Manner<'_>) -> Result<TlsStream> {
+    Ok(StreamOwned::new(connection(manner)?, dial(gateway)?))
+}
+
+/// What whoever dials says first.
+pub(crate) fn first_word(manner: &Manner<'_>) -> Result<Vec<u8>> {
+    let mut word = Vec::new();
+    connection(manner)?.write_tls(&mut word)?;
+    Ok(word)
+}
+
+fn connection(manner: &Manner<'_>) -> Result<ClientConnection> {
     let provider = CryptoProvider { kx_groups: vec![manner.group], ..aws_lc_rs::default_provider() };
     let provider = Arc::new(provider);
     let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
@@ -93,6 +104,5 @@ pub(crate) fn dial_tls(gateway: &Gateway, manner: &Manner<'_>) -> Result<TlsStre
     config.enable_sni = false;
     config.alpn_protocols = vec![manner.protocol.to_vec()];
     let nobody = ServerName::IpAddress(IpAddr::V4(Ipv4Addr::from([0, 0, 0, 0])));
-    let tls = ClientConnection::new(Arc::new(config), nobody).context("TLS of a test")?;
-    Ok(StreamOwned::new(tls, dial(gateway)?))
+    ClientConnection::new(Arc::new(config), nobody).context("TLS of a test")
 }

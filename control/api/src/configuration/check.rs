@@ -1,5 +1,7 @@
 //! What no single value can tell: values that contradict each other, and values without effect.
 
+use std::net::IpAddr;
+
 use super::{AuthMethod, Backend, KEYS, Mistake, Origin, Resolved, TakesEffect};
 
 /// All contradictions.
@@ -54,11 +56,35 @@ pub(super) fn check(resolved: &Resolved) -> Vec<Mistake> {
             "the control socket and the gateway's are the same; expected two paths".into(),
         );
     }
+    probes(resolved, &mut refuse);
     storage(resolved, &mut refuse);
+    collector(resolved, &mut refuse);
     if all.network.control_listen.is_some() {
         remote(resolved, &mut refuse);
     }
     mistakes
+}
+
+/// Peers know a gateway by one address, and each other by their keys.
+fn probes(resolved: &Resolved, refuse: &mut impl FnMut(&str, String)) {
+    let all = &resolved.configuration;
+    if all.dwcp.probe_port.get() == 0 {
+        return;
+    }
+    if all.network.listen_address.is_unspecified() {
+        let key = later(resolved, "dwcp.probe_port", "network.listen_address");
+        let address = all.network.listen_address;
+        refuse(
+            key,
+            format!(
+                "probes are answered at one address, and network.listen_address is {address}; expected the one that peers know"
+            ),
+        );
+    }
+    if !all.security.enable_encryption {
+        let key = later(resolved, "dwcp.probe_port", "security.enable_encryption");
+        refuse(key, "who is to be probed is known by streams that are encrypted; expected security.enable_encryption, or probe_port 0".into());
+    }
 }
 
 /// Where records are.
@@ -102,6 +128,37 @@ fn storage(resolved: &Resolved, refuse: &mut impl FnMut(&str, String)) {
         let what = "a certificate and its key belong together; expected both or neither";
         refuse(later(resolved, "storage.certificate", "storage.certificate_key"), what.into());
     }
+}
+
+/// Traces name callers, sessions and peers: they leave this host encrypted or not at all.
+fn collector(resolved: &Resolved, refuse: &mut impl FnMut(&str, String)) {
+    let endpoint = &resolved.configuration.monitoring.otlp_endpoint;
+    let expected = "expected http://127.0.0.1:4318 or another port of this host, or https://HOST:PORT";
+    let wrong = if endpoint.holds_password() || endpoint.as_str().contains('@') {
+        "it holds a name or password, which would be seen wherever it is printed"
+    } else if endpoint.as_str().contains(char::is_whitespace) {
+        "it is no URL"
+    } else if let Some(rest) = endpoint.as_str().strip_prefix("http://") {
+        let authority = rest.split('/').next().unwrap_or_default();
+        let host = match authority.strip_prefix('[') {
+            Some(rest) => rest.split(']').next().unwrap_or_default(),
+            None => authority.split(':').next().unwrap_or_default(),
+        };
+        let here = host == "localhost" || host.parse().is_ok_and(|address: IpAddr| address.is_loopback());
+        if here {
+            return;
+        }
+        "plain http would leave this host"
+    } else if endpoint
+        .as_str()
+        .strip_prefix("https://")
+        .is_some_and(|rest| !rest.starts_with('/') && !rest.is_empty())
+    {
+        return;
+    } else {
+        "it is neither http nor https"
+    };
+    refuse("monitoring.otlp_endpoint", format!("{wrong}; {expected}"));
 }
 
 /// What a remote control socket needs.

@@ -228,6 +228,8 @@ sections! {
         gateway_socket: PathBuf = "/run/novacron/gateway.sock", Restart;
         /// Threads of the gateway that move bytes.
         gateway_shards: Count<1, 256> = "1", Restart;
+        /// UDP port of network.listen_address where peers' probes of the path are answered, and from where peers are probed; 0: neither.
+        probe_port: Count<0, 65535> = "0", Restart;
     }
 
     /// Streams between gateways.
@@ -314,8 +316,12 @@ sections! {
         enable_metrics: bool = "true", Restart;
         /// Port of /metrics; 0: one that is free.
         metrics_port: Count<0, 65_535> = "9091", Restart;
-        /// Traces.
-        enable_tracing: bool = "false", NotBuilt;
+        /// Traces of the start, of calls and of sessions, exported by OTLP.
+        enable_tracing: bool = "false", Restart;
+        /// The collector that takes them, by OTLP's protobuf over HTTP; https, unless it is on this host.
+        otlp_endpoint: ServerUrl = "http://127.0.0.1:4318", Restart;
+        /// Authorities that the collector's certificate is judged by, PEM; "": the system's.
+        otlp_authorities: Option<PathBuf> = "", Restart;
     }
 
     /// Who may do what.
@@ -330,7 +336,7 @@ sections! {
         identity_dir: PathBuf = "/etc/novacron/identity", Restart;
         /// The authorities that remote callers' certificates are judged by, and their revocation lists, PEM.
         caller_authorities: Option<PathBuf> = "", Restart;
-        /// File of tokens: a name and the token's SHA-256 in hex a line.
+        /// File of tokens: a name and the token's SHA-256 in hex a line. `novactl token` changes it, so it stands in a folder that this process may write, as system.data_dir.
         token_file: Option<PathBuf> = "", AtOnce;
         /// Callers who may do everything, beside the user that the process runs as.
         admins: Vec<CallerName> = "uid:0", AtOnce;

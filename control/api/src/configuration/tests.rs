@@ -168,6 +168,17 @@ fn contradictions_name_the_key_that_somebody_wrote() {
 }
 
 #[test]
+fn probes_are_answered_at_one_address_to_peers_that_are_known() {
+    let port = ("dwcp.probe_port", "7402");
+    assert!(given(&[port]).is_ok());
+    assert!(given(&[("network.listen_address", "0.0.0.0")]).is_ok());
+    let said = told(&[port, ("network.listen_address", "0.0.0.0")]);
+    assert!(said.contains("expected the one that peers know"), "{said}");
+    let said = told(&[port, ("network.enable_tls", "false"), ("security.enable_encryption", "false")]);
+    assert!(said.contains("known by streams that are encrypted"), "{said}");
+}
+
+#[test]
 fn a_database_is_named_once_and_without_its_password() {
     let server = ("storage.backend", "postgres");
     for (pairs, key, said) in [
@@ -189,6 +200,37 @@ fn a_database_is_named_once_and_without_its_password() {
     let of = given(&[server, url, ("storage.cache_url", "rediss://h")]).unwrap().configuration;
     assert_eq!(of.storage.url.unwrap().as_str(), url.1);
     assert!(given(&[("storage.max_connections", "101")]).is_err());
+}
+
+#[test]
+fn traces_leave_the_host_encrypted_or_not_at_all() {
+    let key = "monitoring.otlp_endpoint";
+    for good in [
+        "http://127.0.0.1:4318",
+        "http://127.8.8.8",
+        "http://[::1]:4318/v1/traces",
+        "http://localhost:9/x",
+        "https://collector.example",
+        "https://192.0.2.1:4318/v1/traces",
+    ] {
+        assert!(given(&[(key, good)]).is_ok(), "{good}");
+    }
+    for (wrong, why) in [
+        ("http://192.0.2.1:4318", "plain http would leave this host"),
+        ("http://127.0.0.1.example:4318", "plain http would leave this host"),
+        ("http://localhost.example", "plain http would leave this host"),
+        ("http://[::2]:4318", "plain http would leave this host"),
+        ("https://user:secret@collector", "name or password"),
+        ("http://127.0.0.1@evil.example", "name or password"),
+        ("https://", "neither http nor https"),
+        ("grpc://127.0.0.1:4317", "neither http nor https"),
+        ("127.0.0.1:4318", "neither http nor https"),
+        ("https://a b", "no URL"),
+    ] {
+        let told = told(&[(key, wrong)]);
+        assert!(told.contains(why) && told.contains("expected http://127.0.0.1:4318"), "{wrong}: {told}");
+        assert!(!told.contains("secret"), "{told}");
+    }
 }
 
 #[test]

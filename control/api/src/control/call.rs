@@ -2,7 +2,10 @@
 
 use serde_json::{Map, Value};
 
-use super::{AuditCheck, AuditPage, HistoryPage, Identify, PathHistoryPage, Role, Subscription};
+use super::{
+    AuditCheck, AuditPage, HistoryPage, Identify, MigrationReport, PathHistoryPage, Role, Subscription,
+    TokenRevoke, TokenRotate,
+};
 use crate::error::{ErrorCode, RpcError};
 use crate::limits::IDEMPOTENCY_KEY_BYTES_MAX;
 use crate::method::{Call, invalid_params, nothing, shortened, typed};
@@ -38,6 +41,14 @@ pub enum ControlCall {
     HistoryMigrations(HistoryPage),
     /// `history.paths`.
     HistoryPaths(PathHistoryPage),
+    /// `migration.report`.
+    MigrationReport(MigrationReport),
+    /// `token.list`.
+    TokenList,
+    /// `token.rotate`.
+    TokenRotate(TokenRotate),
+    /// `token.revoke`.
+    TokenRevoke(TokenRevoke),
     /// `audit.list`.
     AuditList(AuditPage),
     /// `audit.verify`.
@@ -153,6 +164,31 @@ const METHODS: &[MethodInfo] = &[
         Some("PathHistoryPage"),
         "PathHistory",
         "What the paths to a peer were like, newest first.",
+    ),
+    method(
+        "migration.report",
+        Role::Operator,
+        true,
+        Some("MigrationReport"),
+        "MigrationRecord",
+        "Tells how a migration ended, as its hypervisors show it: gateways see bytes alone.",
+    ),
+    method("token.list", Role::Admin, false, None, "TokenList", "Callers' tokens that are taken, by digest."),
+    method(
+        "token.rotate",
+        Role::Admin,
+        true,
+        Some("TokenRotate"),
+        "TokenList",
+        "Takes a new token of a name, and the old ones for a while beside it.",
+    ),
+    method(
+        "token.revoke",
+        Role::Admin,
+        true,
+        Some("TokenRevoke"),
+        "TokenList",
+        "Takes a name's tokens back.",
     ),
     method(
         "audit.list",
@@ -281,6 +317,10 @@ impl ControlCall {
             "history.sessions" => Self::HistorySessions(typed(name, params)?),
             "history.migrations" => Self::HistoryMigrations(typed(name, params)?),
             "history.paths" => Self::HistoryPaths(typed(name, params)?),
+            "migration.report" => Self::MigrationReport(typed(name, params)?),
+            "token.list" => none(Self::TokenList)?,
+            "token.rotate" => Self::TokenRotate(typed(name, params)?),
+            "token.revoke" => Self::TokenRevoke(typed(name, params)?),
             "audit.list" => Self::AuditList(typed(name, params)?),
             "audit.verify" => Self::AuditVerify(typed(name, params)?),
             "events.subscribe" => Self::EventsSubscribe(typed(name, params)?),

@@ -95,6 +95,13 @@ pub struct MigrationRecord {
     pub ended_at: Option<Timestamp>,
     /// How long the guest ran nowhere, in milliseconds, as QEMU's source says; `null` while unknown.
     pub downtime_ms: Option<u64>,
+    /// From the order to the guest seen running at the destination, or else to the end, in milliseconds, as whoever
+    /// holds the hypervisors' monitors said; `null` while nobody did.
+    #[serde(default)]
+    pub total_ms: Option<u64>,
+    /// Who said how it ended, as the audit log writes it; `null`: it is what gateways show.
+    #[serde(default)]
+    pub reported_by: Option<String>,
     /// The source's session, as it ended.
     pub source: Option<SessionRecord>,
     /// The destination's session, as it ended.

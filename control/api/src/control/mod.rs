@@ -8,7 +8,9 @@ mod event;
 mod health;
 mod history;
 mod node;
+mod report;
 mod role;
+mod token;
 
 pub use call::{Answer, ControlCall, MethodInfo, methods};
 pub use event::{EVENT, EVENTS_LOST, Event, EventsLost, RecentEvents, Subscribed, Subscription};
@@ -20,7 +22,9 @@ pub use history::{
 pub use node::{
     ConfigValue, ConfigValues, Environment, Feature, Features, Finding, NodeInfo, Reloaded, Requirement,
 };
+pub use report::{MigrationReport, ReportedOutcome};
 pub use role::{CallerInfo, Identify, Role};
+pub use token::{KeptToken, TokenList, TokenRevoke, TokenRotate};
 
 /// What this build of the control process's methods is called in `node.info`; each has a line in ADR 0022.
-pub const CONTROL_VERSION: u32 = 2;
+pub const CONTROL_VERSION: u32 = 3;

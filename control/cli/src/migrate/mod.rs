@@ -7,6 +7,7 @@ mod transfer;
 
 pub(crate) use prepare::{new_id, random};
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -18,12 +19,14 @@ use crate::commit::{self, CommitError, Steps};
 use crate::ends::Ends;
 use crate::journal::{self, Header, Journal, JournalError, Step};
 use crate::limits::{CANCEL_WAIT, RECORD_WAIT};
+use crate::outcome::Witnesses;
 use crate::qmp::{QmpError, is_terminal};
 use crate::recover::settle::{self, Place, SettleError};
 use crate::report::{GuestAt, Outcome, Report};
 use crate::rpc::{self, GatewayError};
+use crate::watch::Watcher;
 use progress::Progress;
-use transfer::{TIMEOUT, Watchers};
+use transfer::{Stops, TIMEOUT, Watchers};
 
 /// Why a migration is given up before the source completed. By itself it changed nothing; the guest runs at the
 /// source, or [`settle`] finds out where it is.
@@ -105,7 +108,16 @@ pub(crate) fn run(args: &MigrateArgs, interrupted: &Arc<AtomicBool>) -> Report {
             return report.refused(&error.to_string());
         }
     };
-    let mut migration = Migration { args, id, ends: &mut ends, interrupted, watchers: None, touched: false };
+    let witnesses = Witnesses::find([&args.source_gateway, &args.destination_gateway]);
+    let mut migration = Migration {
+        args,
+        id,
+        ends: &mut ends,
+        interrupted,
+        witnesses: &witnesses,
+        watchers: None,
+        touched: false,
+    };
     let carried = migration.carry(&meeting, &mut journal, &mut report);
     let watchers = migration.watchers.take();
     let touched = migration.touched;
@@ -126,6 +138,9 @@ pub(crate) fn run(args: &MigrateArgs, interrupted: &Arc<AtomicBool>) -> Report {
         journal::prune(&state_dir);
     }
     report.close();
+    if let Some(told) = report.told() {
+        report.warnings.extend(witnesses.tell(&told));
+    }
     report
 }
 
@@ -148,6 +163,7 @@ struct Migration<'a> {
     id: SessionId,
     ends: &'a mut Ends,
     interrupted: &'a AtomicBool,
+    witnesses: &'a Witnesses,
     watchers: Option<Watchers>,
     /// Whether the destination may have been told to listen: it is of no other use then.
     touched: bool,
@@ -167,9 +183,10 @@ impl Migration<'_> {
         journal.record(Step::Prepared)?;
 
         let uri = prepare::open_sessions(args, self.id, meeting)?;
+        let watch = |path: &Path| Watcher::start(path, self.id, self.witnesses.keep_books_at(path));
         self.watchers = Some(Watchers {
-            source: crate::watch::Watcher::start(&args.source_gateway, self.id),
-            destination: crate::watch::Watcher::start(&args.destination_gateway, self.id),
+            source: watch(&args.source_gateway),
+            destination: watch(&args.destination_gateway),
         });
         self.touched = true;
         prepare::arrange(args, self.ends, meeting)?;
@@ -178,7 +195,8 @@ impl Migration<'_> {
         transfer::start(&mut self.ends.source, &uri)?;
         let watchers = self.watchers.as_ref().ok_or_else(|| Trouble::new("internal", "no watchers"))?;
         let timeout = Duration::from_secs(args.timeout);
-        let info = transfer::until_completed(self.ends, watchers, self.interrupted, timeout, &mut progress)?;
+        let stops = Stops::new(watchers, self.interrupted, timeout);
+        let info = transfer::until_completed(self.ends, &stops, &mut progress)?;
 
         // From here on no signal and no clock stops it: the guest stands still until it runs again.
         let completed_at = Instant::now();
@@ -258,7 +276,7 @@ fn cancel_sessions(args: &MigrateArgs, session: SessionId, reason: &str) {
 }
 
 /// Removes the private socket directory; what is left of it harms nobody.
-pub(crate) fn remove_dir(dir: Option<&std::path::Path>) {
+pub(crate) fn remove_dir(dir: Option<&Path>) {
     let Some(dir) = dir else { return };
     for socket in ["source.sock", "destination.sock"] {
         let _ = std::fs::remove_file(dir.join(socket));

@@ -1,15 +1,20 @@
 //! The command lines of `status`, `health`, `events`, `history` and `audit`.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
+use novacron_control_api::Endpoint;
 
+pub(crate) use super::look::NodeCommand;
+pub(crate) use super::token::TokenCommand;
 use crate::args::socket_path;
 
 pub(crate) const STATUS_EXAMPLES: &str = "\
 Examples:
   novactl status                                       exit code 1 when the node is not ready
-  novactl status --control /run/novacron/control.sock --json";
+  novactl status --control /run/novacron/control.sock --json
+  novactl status --control tcp:gw.site-a.example:9443 --identity ~/.config/novacron";
 
 pub(crate) const HEALTH_EXAMPLES: &str = "\
 Examples:
@@ -22,11 +27,53 @@ Examples:
   novactl events --watch --kind session --kind gateway those that follow too
   novactl events --watch --json | jq .text";
 
+/// Where a control process is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Here.
+    Socket(PathBuf),
+    /// On another host.
+    Remote {
+        /// Its name or address.
+        host: String,
+        /// Its port.
+        port: u16,
+    },
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Socket(path) => path.display().fmt(f),
+            Self::Remote { host, port } => Endpoint::Tcp { host: host.clone(), port: *port }.fmt(f),
+        }
+    }
+}
+
+fn place(text: &str) -> Result<Place, String> {
+    if !text.starts_with("tcp:") {
+        return socket_path(text).map(Place::Socket);
+    }
+    match crate::args::peer(text)? {
+        Endpoint::Tcp { host, port } => Ok(Place::Remote { host, port }),
+        Endpoint::Unix(_) => Err("a unix socket is named by its path".into()),
+    }
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct NodeArgs {
-    /// Control socket of the node's control process
-    #[arg(long, value_name = "SOCKET", value_parser = socket_path, env = "NOVACRON_CONTROL", default_value = "/run/novacron/control.sock")]
-    pub(crate) control: PathBuf,
+    /// The node's control process: its unix socket here, or where it listens for a remote fleet, over mutual TLS
+    #[arg(long, value_name = "SOCKET|tcp:HOST:PORT", value_parser = place, env = "NOVACRON_CONTROL", default_value = "/run/novacron/control.sock")]
+    pub(crate) control: Place,
+    /// Folder with caller.crt, caller.key and authorities.pem, for a node on another host [default: ~/.config/novacron]
+    #[arg(long, value_name = "DIR", env = "NOVACRON_IDENTITY")]
+    pub(crate) identity: Option<PathBuf>,
+    /// File with a token of yours, readable by you alone
+    #[arg(long, value_name = "FILE", env = "NOVACRON_TOKEN_FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// The node on another host must be this gateway of your site; else any of them may answer
+    #[arg(long, value_name = "NAME")]
+    pub(crate) node_name: Option<String>,
     /// JSON on stdout
     #[arg(long)]
     pub(crate) json: bool,
@@ -59,7 +106,10 @@ Examples:
 /// What a node recorded.
 #[derive(Debug, Subcommand)]
 pub(crate) enum HistoryCommand {
-    /// Migrations: who ordered them, and how they ended as far as gateways see
+    /// Migrations: who ordered them, how they ended, and what they took
+    ///
+    /// 'novactl migrate' and 'recover' report completed, failed or cancelled, and times; of migrations that others drive it
+    /// is known that every byte was delivered, and not where the guest runs.
     #[command(after_help = HISTORY_EXAMPLES)]
     Migrations(HistoryArgs),
     /// Sessions of the node's gateway, as they were last seen

@@ -19,7 +19,7 @@ pub(crate) fn audit(command: &AuditCommand) -> Result<Said, Failed> {
     match command {
         AuditCommand::List(args) => list(args),
         AuditCommand::Verify(args) => {
-            let found = verify(&mut Node::connect(&args.node.control)?, args)?;
+            let found = verify(&mut Node::connect(&args.node)?, args)?;
             if args.node.json {
                 return Ok(Said::done(as_json(&found)));
             }
@@ -65,7 +65,7 @@ fn follow(
 }
 
 fn list(args: &AuditListArgs) -> Result<Said, Failed> {
-    let mut node = Node::connect(&args.node.control)?;
+    let mut node = Node::connect(&args.node)?;
     let first: AuditList = node.call("audit.list", &json!({"items_max": 1}))?;
     let head = number(&first.head);
     let after = head.saturating_sub(u64::from(args.last));
@@ -96,7 +96,7 @@ fn list(args: &AuditListArgs) -> Result<Said, Failed> {
 }
 
 fn export(args: &AuditVerifyArgs) -> Result<Said, Failed> {
-    let mut node = Node::connect(&args.node.control)?;
+    let mut node = Node::connect(&args.node)?;
     let found = verify(&mut node, args)?;
     let mut out = std::io::stdout().lock();
     let path = node.path.clone();

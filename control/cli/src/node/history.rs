@@ -36,6 +36,10 @@ fn lines<T: Serialize>(items: &[T]) -> String {
     items.iter().map(|item| serde_json::to_string(item).unwrap_or_default() + "\n").collect()
 }
 
+fn shown(value: Option<u64>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
+
 fn word<T: Serialize>(of: T) -> String {
     serde_json::to_value(of).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }
@@ -59,7 +63,7 @@ pub(crate) fn history(command: &HistoryCommand) -> Result<Said, Failed> {
 }
 
 fn migrations(args: &HistoryArgs) -> Result<Said, Failed> {
-    let mut node = Node::connect(&args.node.control)?;
+    let mut node = Node::connect(&args.node)?;
     let found = pages(args.last, |after, items_max| {
         let page: MigrationHistory = node.call("history.migrations", &params(args, after, items_max))?;
         Ok((page.migrations, page.next))
@@ -68,17 +72,19 @@ fn migrations(args: &HistoryArgs) -> Result<Said, Failed> {
         return Ok(Said::done(lines(&found)));
     }
     let mut text = format!(
-        "{:<16}  {:<9}  {:<24}  {:<24}  {:<20}  {:<24}  LABEL\n",
-        "SESSION", "OUTCOME", "STARTED", "ENDED", "ORDERED BY", "PEER"
+        "{:<16}  {:<9}  {:<24}  {:<24}  {:>9}  {:>11}  {:<20}  {:<24}  LABEL\n",
+        "SESSION", "OUTCOME", "STARTED", "ENDED", "TOTAL ms", "DOWNTIME ms", "ORDERED BY", "PEER"
     );
     for one in &found {
         let actor = if one.actor.is_empty() { "(at the gateway)" } else { &one.actor };
         text += &format!(
-            "{}  {:<9}  {:<24}  {:<24}  {:<20}  {:<24}  {}\n",
+            "{}  {:<9}  {:<24}  {:<24}  {:>9}  {:>11}  {:<20}  {:<24}  {}\n",
             one.session,
             one.outcome.name(),
             one.started_at.to_string(),
             one.ended_at.map_or_else(|| "-".to_owned(), |at| at.to_string()),
+            shown(one.total_ms),
+            shown(one.downtime_ms),
             printable(actor),
             one.peer.as_ref().map_or_else(|| "-".to_owned(), Endpoint::to_string),
             printable(&one.label)
@@ -91,7 +97,7 @@ fn migrations(args: &HistoryArgs) -> Result<Said, Failed> {
 }
 
 fn sessions(args: &HistoryArgs) -> Result<Said, Failed> {
-    let mut node = Node::connect(&args.node.control)?;
+    let mut node = Node::connect(&args.node)?;
     let found = pages(args.last, |after, items_max| {
         let page: SessionHistory = node.call("history.sessions", &params(args, after, items_max))?;
         Ok((page.sessions, page.next))
@@ -121,7 +127,7 @@ fn sessions(args: &HistoryArgs) -> Result<Said, Failed> {
 }
 
 fn paths(args: &PathHistoryArgs) -> Result<Said, Failed> {
-    let mut node = Node::connect(&args.node.control)?;
+    let mut node = Node::connect(&args.node)?;
     let found = pages(args.last, |after, items_max| {
         let asked = json!({"peer": args.peer, "after": after, "items_max": items_max});
         let page: PathHistory = node.call("history.paths", &asked)?;
@@ -132,7 +138,6 @@ fn paths(args: &PathHistoryArgs) -> Result<Said, Failed> {
     }
     let mut text =
         format!("{:<24}  {:>10}  {:>16}  {:>9}  MEASURED BY\n", "AT", "RTT us", "BYTES/s", "LOSS ppm");
-    let shown = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), |value| value.to_string());
     for one in &found {
         text += &format!(
             "{:<24}  {:>10}  {:>16}  {:>9}  {}\n",

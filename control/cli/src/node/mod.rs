@@ -1,26 +1,30 @@
-//! `status`, `health`, `events`, `history` and `audit`: a node as its control process tells of it.
+//! `status`, `health`, `events`, `history`, `audit`, `token` and `node`: a node as its control process tells of it.
 
 pub(crate) mod args;
 mod audit;
 mod history;
+mod look;
+mod token;
 
 use std::io::{IsTerminal, Write};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use novacron_control_api::control::{
-    EVENT, EVENTS_LOST, Event, EventsLost, Features, Health, HealthState, NodeInfo, RecentEvents,
+    CallerInfo, EVENT, EVENTS_LOST, Event, EventsLost, Features, Health, HealthState, NodeInfo, RecentEvents,
 };
 use novacron_control_api::{Id, Incoming, RpcError, SessionList, parse_incoming, to_line};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use self::args::{EventsArgs, NodeArgs};
+use self::args::{EventsArgs, NodeArgs, Place};
 pub(crate) use self::audit::audit;
 pub(crate) use self::history::history;
+pub(crate) use self::look::node;
+pub(crate) use self::token::token;
 use crate::keys::{Failed, Said};
 use crate::limits::RPC_ANSWER;
 use crate::lines::Lines;
+use crate::remote::{self, Remote};
 use crate::report::{EXIT_DONE, EXIT_FAILED};
 use crate::sessions::{json as as_json, printable};
 
@@ -41,12 +45,31 @@ fn explained(path: &str, error: &RpcError) -> Failed {
 }
 
 impl Node {
-    fn connect(path: &Path) -> Result<Self, Failed> {
-        let shown = path.display().to_string();
-        let lines = Lines::connect(path).map_err(|error| {
-            failed(&shown, &format!("cannot be reached: {error}; start it (novacron-control), or name its socket with --control"))
-        })?;
-        Ok(Self { lines, path: shown, next_id: 1 })
+    /// Connects, and shows the caller's token where there is one.
+    fn connect(args: &NodeArgs) -> Result<Self, Failed> {
+        let path = args.control.to_string();
+        let unreached = |why: String| failed(&path, &format!("cannot be reached: {why}"));
+        let lines = match &args.control {
+            Place::Socket(socket) => Lines::connect(socket).map_err(|error| {
+                unreached(format!("{error}; start it (novacron-control), or name its socket with --control"))
+            })?,
+            Place::Remote { host, port } => {
+                let identity = args.identity.clone().or_else(remote::default_identity);
+                let identity = identity
+                    .ok_or_else(|| unreached("name the folder of your certificate with --identity".into()))?;
+                let (node, by_token) = (args.node_name.as_deref(), args.token_file.is_some());
+                let remote = Remote { host, port: *port, identity: &identity, node, by_token };
+                Lines::over(remote.connect().map_err(unreached)?)
+            }
+        };
+        let mut node = Self { lines, path, next_id: 1 };
+        if let Some(file) = &args.token_file {
+            let secret = novacron_keys::store::read_secret(file)?;
+            // What is no text is no token; the node says so.
+            let token = String::from_utf8_lossy(secret.expose());
+            let _: CallerInfo = node.call("caller.identify", &json!({"token": token.trim()}))?;
+        }
+        Ok(node)
     }
 
     fn call<T: DeserializeOwned>(&mut self, method: &str, params: &Value) -> Result<T, Failed> {
@@ -83,7 +106,7 @@ impl Node {
 
 /// Shows the node: what it is, how it is, what it carries.
 pub(crate) fn status(args: &NodeArgs) -> Result<Said, Failed> {
-    let mut node = Node::connect(&args.control)?;
+    let mut node = Node::connect(args)?;
     let info: NodeInfo = node.call("node.info", &json!({}))?;
     let health: Health = node.call("node.health", &json!({}))?;
     let features: Features = node.call("features.get", &json!({}))?;
@@ -128,7 +151,7 @@ pub(crate) fn status(args: &NodeArgs) -> Result<Said, Failed> {
 
 /// Shows every component.
 pub(crate) fn health(args: &NodeArgs) -> Result<Said, Failed> {
-    let health: Health = Node::connect(&args.control)?.call("node.health", &json!({}))?;
+    let health: Health = Node::connect(args)?.call("node.health", &json!({}))?;
     let exit = if health.ready { EXIT_DONE } else { EXIT_FAILED };
     if args.json {
         return Ok(Said { text: as_json(&health), exit });
@@ -162,7 +185,7 @@ fn line_of(event: &Event, json: bool) -> String {
 
 /// Shows the last events, and with `--watch` those that follow.
 pub(crate) fn events(args: &EventsArgs) -> Result<Said, Failed> {
-    let mut node = Node::connect(&args.node.control)?;
+    let mut node = Node::connect(&args.node)?;
     let json = args.node.json;
     // Subscribed first, so that nothing falls between what was and what comes.
     let subscribed: Option<Value> = match args.watch {

@@ -6,7 +6,8 @@ pub(crate) mod settle;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use novacron_control_api::{Call, CancelParams, SessionId, SessionRecord};
+use novacron_control_api::control::{MigrationReport, ReportedOutcome};
+use novacron_control_api::{Call, CancelParams, Reason, SessionId, SessionRecord};
 use serde::Serialize;
 
 use crate::args::RecoverArgs;
@@ -14,6 +15,7 @@ use crate::commit::Steps;
 use crate::ends::Ends;
 use crate::journal::{self, Journal, Step};
 use crate::migrate::remove_dir;
+use crate::outcome::Witnesses;
 use crate::qmp::Seen;
 use crate::report::{EXIT_DONE, EXIT_REFUSED, EXIT_UNKNOWN, GuestAt};
 use crate::rpc;
@@ -113,10 +115,27 @@ fn with_journal(args: &RecoverArgs) -> RecoverReport {
         }
         remove_dir(header.socket_dir.as_deref());
         journal::prune(&dir);
+        if let Some(told) = told(header.migration, report.guest_running_at) {
+            let witnesses = Witnesses::find([&header.source_gateway, &header.destination_gateway]);
+            report.warnings.extend(witnesses.tell(&told));
+        }
     } else if report.reason.is_some() {
         report.warnings.push(format!("once it is settled by hand, remove the journal {}", chosen.display()));
     }
     report
+}
+
+/// What control processes are told of a migration that was settled here: how long anything took is not known any more.
+fn told(session: SessionId, at: Option<GuestAt>) -> Option<MigrationReport> {
+    let (outcome, reason) = match at? {
+        GuestAt::Destination => (ReportedOutcome::Completed, None),
+        GuestAt::Source => {
+            let message = "settled by novactl recover: the guest runs at the source".to_owned();
+            (ReportedOutcome::Failed, Some(Reason { code: "recovered".to_owned(), message }))
+        }
+        GuestAt::Unknown => return None,
+    };
+    Some(MigrationReport { session, outcome, downtime_ms: None, total_ms: None, reason })
 }
 
 /// The journal to open; the report to give instead when there is none, or more than one.

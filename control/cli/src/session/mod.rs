@@ -6,6 +6,7 @@ mod open;
 mod token;
 
 pub(crate) use args::SessionCommand;
+pub(crate) use token::write_new_caller as write_new_token;
 
 use args::CloseArgs;
 use novacron_control_api::{Call, CancelParams, SessionRecord, SessionRef, SessionState};

@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use novacron_control_api::Token;
+use novacron_keys::Fingerprint;
 
 use crate::limits::TOKEN_FILE_BYTES_MAX;
 use crate::migrate::random;
@@ -45,11 +46,22 @@ fn read(from: impl Read) -> Result<String, String> {
     Ok(text)
 }
 
+/// The same for a caller of a node; returns its SHA-256, in hex.
+pub(crate) fn write_new_caller(path: &Path) -> Result<String, String> {
+    let digits = written(path)?;
+    Ok(Fingerprint::of(digits.as_bytes()).to_string().replace(':', "").to_ascii_lowercase())
+}
+
 /// Writes a new secret into a file of its owner alone, which must not exist.
 pub(crate) fn write_new(path: &Path) -> Result<(), String> {
+    written(path).map(drop)
+}
+
+fn written(path: &Path) -> Result<String, String> {
     let failed = |error: std::io::Error| format!("the token file {} cannot be made: {error}", path.display());
     let token = new()?;
     let digits: String = token.expose().iter().map(|byte| format!("{byte:02x}")).collect();
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
-    file.write_all(format!("{digits}\n").as_bytes()).map_err(failed)
+    file.write_all(format!("{digits}\n").as_bytes()).map_err(failed)?;
+    Ok(digits)
 }

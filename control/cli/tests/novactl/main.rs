@@ -7,6 +7,7 @@ mod doctor;
 mod gateway;
 mod keys;
 mod migrate;
+mod outcome;
 mod pair;
 mod qemu;
 mod recover;

@@ -48,6 +48,10 @@ pub(crate) struct Faults {
     pub(crate) session_fails: bool,
     /// The source's gateway goes away while the session runs.
     pub(crate) gateway_vanishes: bool,
+    /// What answers at the gateways' sockets are control processes.
+    pub(crate) keeps_books: bool,
+    /// They take no report.
+    pub(crate) reports_refused: bool,
     /// Times that the source's gateway says that its peer does not know the session, before it opens it.
     pub(crate) refusals_before_open: u32,
 }
@@ -58,6 +62,8 @@ pub(crate) struct State {
     pub(crate) destination: Vm,
     pub(crate) faults: Faults,
     pub(crate) log: Vec<String>,
+    /// What was reported of migrations, and at which side.
+    pub(crate) reports: Vec<(&'static str, Value)>,
     pub(crate) draining: bool,
     pub(crate) api_version: u32,
     /// Whether the gateways have a session, and its end.
@@ -85,6 +91,7 @@ impl World {
             destination: Vm::new("inmigrate", None),
             faults,
             log: Vec::new(),
+            reports: Vec::new(),
             draining: false,
             api_version: novacron_control_api::limits::API_VERSION,
             session: gateway::Session::default(),

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use novacron_control_api::control::HealthState;
 
-use crate::component::{Component, Fault, Found, Work};
+use crate::component::{Component, Fault, Found, Work, part};
 use crate::http::{self, Pages};
 use crate::node::{Node, Task};
 use crate::plan::{Declared, Phase};
@@ -64,7 +64,20 @@ impl Component for Monitoring {
                 return Found::new(HealthState::Down, "HTTP is served no longer");
             }
             let addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
-            Found::up(addresses.join(", "))
+            let mut found = Found::up(addresses.join(", "));
+            // Whoever watches traces will miss them; the node does not.
+            found.parts.extend(match (&self.node.untraced, self.node.traces.health()) {
+                (Some(why), _) => Some(part("traces", HealthState::Down, why)),
+                (None, Some(health)) => Some(match health.told() {
+                    (to, None) => part("traces", HealthState::Up, format!("exported to {to}")),
+                    (to, Some(why)) => {
+                        let what = format!("{to} takes none, they are dropped: {why}");
+                        part("traces", HealthState::Degraded, what)
+                    }
+                }),
+                (None, None) => None,
+            });
+            found
         })
     }
 

@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::limits::{HISTORY_ANSWER_BYTES_MAX, HISTORY_ITEMS_MAX};
 use crate::node::Node;
 
-fn away(error: &StoreError) -> RpcError {
+pub(super) fn away(error: &StoreError) -> RpcError {
     let next = "node.health tells how the database is; call again when it is up";
     RpcError::new(ErrorCode::NotRecorded, error.to_string(), "nothing", next)
 }

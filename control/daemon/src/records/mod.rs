@@ -3,13 +3,16 @@
 //! ```text
 //! gateway::sessions ── recorder ─┐
 //! gateway (path.list) ── paths ──┼── store ── SQLite or PostgreSQL, a spool while it is away
-//! server::books ── calls ────────┘     └ history, cache: what callers ask for
+//! server::books ── calls ────────┤     └ history, cache: what callers ask for
+//! migration.report ── reported ──┘
 //! ```
 
 mod history;
 mod migration;
 mod paths;
 mod recorder;
+mod reported;
+mod written;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -18,12 +21,14 @@ use novacron_store::{Cache, Store, StoreError};
 pub(crate) use history::{audit_list, audit_verify, ended_session, migrations, path_samples, sessions};
 pub(crate) use paths::sample_over;
 pub(crate) use recorder::Recorder;
+pub(crate) use reported::report;
 
 /// The store and the cache, once they are open.
 #[derive(Default)]
 pub(crate) struct Records {
     store: Mutex<Option<Store>>,
     cache: Mutex<Option<std::sync::Arc<Cache>>>,
+    written: tokio::sync::Mutex<written::Written>,
     /// Why the audit log is not to be believed.
     broken: Mutex<Option<String>>,
 }
@@ -48,6 +53,11 @@ impl Records {
     /// Takes the store away from everybody, to close it.
     pub(crate) fn close(&self) -> Option<Store> {
         lock(&self.store).take()
+    }
+
+    /// The migrations; one reads and writes them at a time.
+    async fn written(&self) -> tokio::sync::MutexGuard<'_, written::Written> {
+        self.written.lock().await
     }
 
     pub(crate) fn set_cache(&self, cache: Option<Cache>) {

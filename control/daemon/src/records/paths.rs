@@ -4,18 +4,24 @@ use std::sync::Arc;
 
 use novacron_control_api::control::KeptSample;
 use novacron_control_api::{Call, PathList, PathRecord, Timestamp};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
-use crate::limits::PATHS_SAMPLED;
+use crate::limits::{PATHS_MEASURED, PATHS_SAMPLED};
 use crate::node::Node;
 
-/// Keeps a sample of every probed path again and again, until it is dropped.
+/// Shows what every probed path is like, and keeps a sample of it now and then, until it is dropped.
 pub(crate) async fn sample_over(node: Arc<Node>) {
     let mut told = false;
+    let mut kept_at = Instant::now();
     loop {
-        sleep(PATHS_SAMPLED).await;
+        sleep(PATHS_MEASURED).await;
         // A gateway that does not answer is told by its component.
         let Ok(list) = node.gateway.look_for::<PathList>(Call::PathList).await else { continue };
+        node.metrics.paths(&list);
+        if kept_at.elapsed() < PATHS_SAMPLED {
+            continue;
+        }
+        kept_at = Instant::now();
         let now = Timestamp::now();
         let samples: Vec<KeptSample> =
             list.paths.iter().filter_map(|path| sample(path, &node.node_id, now)).collect();

@@ -1,37 +1,27 @@
 //! Sessions and migrations on their way from what was seen into the store.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use novacron_control_api::control::{MigrationRecord, SeenSession, Which};
-use novacron_control_api::{Reason, SessionId, SessionRecord, SessionState, Timestamp};
+use novacron_control_api::control::{SeenSession, Which};
+use novacron_control_api::{Reason, Role, SessionRecord, SessionState, Timestamp};
 use novacron_store::limits::PAGE_ITEMS_MAX;
-use novacron_store::{Kept, Page, StoreError};
+use novacron_store::{Page, StoreError};
 use tokio::time::sleep;
 
 use super::migration::migration;
-use crate::limits::{ENDED_KEPT, RECORD_AGAIN};
+use crate::limits::RECORD_AGAIN;
 use crate::node::Node;
-
-/// A migration as it was last written.
-struct Known {
-    record: MigrationRecord,
-    /// It waits in the spool: the database has an older one.
-    spooled: bool,
-}
 
 /// Writes down what the sessions' memory marks as changed.
 pub(crate) struct Recorder {
     node: Arc<Node>,
-    /// Migrations that are not over, as they were last written: what there is while the database is away.
-    known: BTreeMap<SessionId, Known>,
     /// Whether the last write failed: told once.
     failing: bool,
 }
 
 impl Recorder {
     pub(crate) fn new(node: Arc<Node>) -> Self {
-        Self { node, known: BTreeMap::new(), failing: false }
+        Self { node, failing: false }
     }
 
     /// Records until it is dropped; whoever holds the recorder meanwhile knows that nothing is half written. First,
@@ -76,31 +66,22 @@ impl Recorder {
     async fn keep(&mut self, record: SessionRecord) -> Result<(), StoreError> {
         let store = self.node.records.store()?;
         let actor = self.node.sessions.opened_by(record.session);
-        let known = self.known.get(&record.session);
-        let stored = match known.filter(|known| known.spooled) {
-            Some(known) => Some(known.record.clone()),
-            None => match (store.migration(record.session).await, known) {
-                (Ok(stored), _) => stored,
-                (Err(error), Some(known)) if error.is_passing() => Some(known.record.clone()),
-                // Ordered here and now: there is nothing earlier to be lost.
-                (Err(error), None) if error.is_passing() && actor.is_some() => None,
-                (Err(error), _) => return Err(error),
-            },
-        };
+        let mut written = self.node.records.written().await;
+        let stored = written.get(&store, record.session, actor.is_some()).await?;
         let made = migration(stored.as_ref(), &record, actor.as_deref());
-        let kept = store.save_migration(made.clone()).await?;
+        let outcome = made.outcome.name();
+        written.put(&store, made).await?;
+        drop(written);
+        // Once: what was recorded as ended before was traced then.
+        let known = stored.as_ref().and_then(|one| match record.role {
+            Role::Source => one.source.as_ref(),
+            Role::Destination => one.destination.as_ref(),
+        });
+        if record.state.is_ended() && known.is_none() {
+            self.node.traces.session_ended(&record, outcome);
+        }
         let seen = SeenSession { gateway: self.node.node_id.clone(), seen_at: Timestamp::now(), record };
-        let ended = seen.record.state.is_ended();
         store.save_session(seen).await?;
-        let spooled = kept != Kept::Stored;
-        if ended && !spooled {
-            self.known.remove(&made.session);
-        } else {
-            self.known.insert(made.session, Known { record: made, spooled });
-        }
-        if self.known.len() > ENDED_KEPT {
-            self.known.retain(|_, one| one.record.ended_at.is_none());
-        }
         Ok(())
     }
 

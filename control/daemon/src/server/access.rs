@@ -1,15 +1,12 @@
 //! Who calls, and what the configuration lets them do.
 
 use std::fmt;
-use std::path::Path;
 
-use aws_lc_rs::constant_time::verify_slices_are_equal;
-use aws_lc_rs::digest::{SHA256, digest};
 use novacron_control_api::PeerIdentity;
 use novacron_control_api::configuration::{CallerName, Security};
 use novacron_control_api::control::Role;
 
-use crate::limits::{TOKEN_BYTES_MIN, TOKEN_FILE_BYTES_MAX};
+use crate::server::tokens::Holder;
 
 /// Who a connection belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,10 +20,17 @@ pub(crate) enum Who {
     },
     /// The holder of a certificate.
     Certificate(PeerIdentity),
-    /// Whoever showed the token of this name.
-    Token(String),
+    /// Whoever showed a token.
+    Token(Holder),
     /// Somebody remote who has shown nothing yet.
     Unknown,
+}
+
+impl Who {
+    /// The way that it came.
+    pub(crate) fn origin(&self) -> &'static str {
+        if matches!(self, Self::Local { .. }) { "unix" } else { "tls" }
+    }
 }
 
 impl fmt::Display for Who {
@@ -34,15 +38,10 @@ impl fmt::Display for Who {
         match self {
             Self::Local { uid, .. } => write!(f, "uid:{uid}"),
             Self::Certificate(identity) => write!(f, "{identity}"),
-            Self::Token(name) => write!(f, "token:{name}"),
+            Self::Token(holder) => write!(f, "token:{}", holder.name),
             Self::Unknown => f.write_str("unknown"),
         }
     }
-}
-
-/// The SHA-256 of a text, in hex: what the file of tokens holds.
-fn sha256_hex(bytes: &[u8]) -> String {
-    digest(&SHA256, bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The highest role that any list gives the caller.
@@ -57,7 +56,7 @@ pub(crate) fn role(security: &Security, own_uid: u32, who: &Who) -> Option<Role>
         (CallerName::Uid(named), Who::Local { uid, .. }) => named == uid,
         (CallerName::Gid(named), Who::Local { gid, .. }) => named == gid,
         (CallerName::Certificate(named), Who::Certificate(identity)) => named == identity,
-        (CallerName::Token(named), Who::Token(name)) => named == name,
+        (CallerName::Token(named), Who::Token(holder)) => *named == holder.name,
         _ => false,
     };
     let lists = [
@@ -66,42 +65,6 @@ pub(crate) fn role(security: &Security, own_uid: u32, who: &Who) -> Option<Role>
         (&security.viewers, Role::Viewer),
     ];
     lists.into_iter().find(|(names, _)| names.iter().any(is)).map(|(_, role)| role)
-}
-
-/// The name of a token in a file of lines `NAME SHA256`; `None`: nobody's.
-///
-/// # Errors
-/// When the file cannot be read, or others may write it.
-pub(crate) fn token_name(file: &Path, token: &str) -> Result<Option<String>, String> {
-    use std::io::Read;
-    use std::os::unix::fs::MetadataExt;
-
-    let told = |why: String| format!("{} cannot be used: {why}", file.display());
-    let opened = std::fs::File::open(file).map_err(|error| told(error.to_string()))?;
-    let metadata = opened.metadata().map_err(|error| told(error.to_string()))?;
-    if metadata.mode() & 0o022 != 0 {
-        return Err(told("others may write it: set its mode to 0640 or less".to_owned()));
-    }
-    let mut text = String::new();
-    opened.take(TOKEN_FILE_BYTES_MAX).read_to_string(&mut text).map_err(|error| told(error.to_string()))?;
-    Ok(find_token(&text, token))
-}
-
-fn find_token(text: &str, token: &str) -> Option<String> {
-    if token.len() < TOKEN_BYTES_MIN {
-        return None;
-    }
-    let shown = sha256_hex(token.as_bytes());
-    // Every line is compared, so that the time tells nothing of where a token stands.
-    let mut found = None;
-    for line in text.lines().map(str::trim).filter(|line| !line.starts_with('#')) {
-        if let Some((name, digest)) = line.split_once(char::is_whitespace)
-            && verify_slices_are_equal(digest.trim().as_bytes(), shown.as_bytes()).is_ok()
-        {
-            found = Some(name.to_owned());
-        }
-    }
-    found
 }
 
 #[cfg(test)]
@@ -139,8 +102,8 @@ mod tests {
             (local(1000, 4), Some(Role::Admin)),
             (fleet("novacron://a/caller/fleet"), Some(Role::Operator)),
             (fleet("novacron://b/caller/fleet"), None),
-            (Who::Token("scraper".into()), Some(Role::Viewer)),
-            (Who::Token("1".into()), None),
+            (Who::Token(Holder::named("scraper")), Some(Role::Viewer)),
+            (Who::Token(Holder::named("1")), None),
             (Who::Unknown, None),
         ] {
             assert_eq!(role(&of, 1000, &who), expected, "{who}");
@@ -152,17 +115,6 @@ mod tests {
         let of = security(&[("enable_auth", "false"), ("admins", "")]);
         assert_eq!(role(&of, 1000, &local(4, 4)), Some(Role::Admin));
         assert_eq!(role(&of, 1000, &Who::Unknown), None);
-        assert_eq!(role(&of, 1000, &Who::Token("a".into())), None);
-    }
-
-    #[test]
-    fn tokens_are_found_by_their_digest() {
-        let (token, other) = ("0123456789abcdef0123456789abcdef", "fedcba9876543210fedcba9876543210");
-        let text =
-            format!("# callers\nfleet {}\nscraper {}\n", sha256_hex(token.as_bytes()), sha256_hex(b"short"));
-        assert_eq!(find_token(&text, token).as_deref(), Some("fleet"));
-        assert_eq!(find_token(&text, other), None);
-        assert_eq!(find_token(&text, "short"), None, "too short to be a secret");
-        assert_eq!(find_token(&text, &sha256_hex(token.as_bytes())), None, "the digest is no token");
+        assert_eq!(role(&of, 1000, &Who::Token(Holder::named("a"))), None);
     }
 }

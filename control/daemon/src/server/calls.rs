@@ -1,15 +1,17 @@
 //! What each method does, after its caller's role was looked at.
 
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use novacron_control_api::configuration::Key;
+use novacron_control_api::configuration::{Key, Security};
 use novacron_control_api::control::{
     CONTROL_VERSION, CallerInfo, ConfigValue, ConfigValues, ControlCall, Feature, Features, Health,
-    HealthState, MethodInfo, NodeInfo, RecentEvents, Role,
+    HealthState, MethodInfo, MigrationOutcome, NodeInfo, RecentEvents, Role, TokenList,
 };
 use novacron_control_api::limits::API_VERSION;
 use novacron_control_api::{Call, Envelope, ErrorCode, RpcError, SessionId, SessionRef};
+use opentelemetry::KeyValue;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
@@ -20,9 +22,11 @@ use crate::health::Board;
 use crate::limits::{GATEWAY_ANSWER, GATEWAY_MARGIN};
 use crate::node::Node;
 use crate::records;
-use crate::server::access::{Who, role, token_name};
+use crate::server::access::{Who, role};
 use crate::server::books::{Books, Recorded};
 use crate::server::discover;
+use crate::server::tokens::{self, Holder};
+use crate::traces::{TracedCall, of};
 
 /// How the node is, for whoever asks.
 pub(crate) struct Status {
@@ -73,7 +77,9 @@ impl Calls {
     }
 
     pub(crate) fn role(&self, who: &Who) -> Option<Role> {
-        role(&self.node.resolved().configuration.security, self.own_uid, who)
+        let resolved = self.node.resolved();
+        let security = &resolved.configuration.security;
+        if is_over(security, who) { None } else { role(security, self.own_uid, who) }
     }
 
     /// Carries out a request of a caller. Subscriptions and watches are the connection's own; here they are only
@@ -85,8 +91,22 @@ impl Calls {
     ) -> (Option<ControlCall>, Result<Value, RpcError>) {
         // A caller that waits for its turn sends nothing more meanwhile.
         let Ok(_turn) = self.turns.acquire().await else { return (None, Err(stopping())) };
-        let name = MethodInfo::find(&request.method).map_or("unknown", |info| info.name);
+        let info = MethodInfo::find(&request.method);
+        let name = info.map_or("unknown", |info| info.name);
+        let began = Instant::now();
         let (call, result) = self.judged(who, request).await;
+        if self.node.traces.is_on() {
+            let traced = TracedCall {
+                method: name,
+                changes: info.is_some_and(|info| info.changes),
+                caller: &who.to_string(),
+                origin: who.origin(),
+                session: call.as_ref().and_then(session_of),
+                error: result.as_ref().err().map(|error| (error.name(), error.message.as_str())),
+                more: call.as_ref().map(attributes).unwrap_or_default(),
+            };
+            self.node.traces.call(traced, began.elapsed());
+        }
         let outcome = match &result {
             Ok(_) => "done",
             Err(error) if error.known_code() == Some(ErrorCode::Forbidden) => "refused",
@@ -112,7 +132,11 @@ impl Calls {
                 let params = hidden(params.unwrap_or_default());
                 self.books.refused(&self.recorded(who, held, info, None, &params)).await;
             }
-            return (None, Err(forbidden(who, held, info.name, needed)));
+            let refused = match is_over(&self.node.resolved().configuration.security, who) {
+                true => token_refused(TOKEN_OVER),
+                false => forbidden(who, held, info.name, needed),
+            };
+            return (None, Err(refused));
         }
         let params = params.unwrap_or_else(|| json!({}));
         let mut filled = params.clone();
@@ -153,13 +177,12 @@ impl Calls {
         if let Some(members) = meant.as_object_mut() {
             members.remove("idempotency_key");
         }
-        let origin = if matches!(who, Who::Local { .. }) { "unix" } else { "tls" };
         let role = held.map_or_else(|| "none".to_owned(), |role| role.to_string());
         let text = meant.to_string();
         Recorded {
             caller: who.to_string(),
             role,
-            origin,
+            origin: who.origin(),
             method: info.name,
             key,
             meant: text,
@@ -210,7 +233,11 @@ impl Calls {
             ControlCall::AuditList(asked) => value(&records::audit_list(node, asked).await?),
             ControlCall::AuditVerify(asked) => value(&records::audit_verify(node, asked).await?),
             ControlCall::Gateway(call) => node.gateway.look(call.clone()).await,
-            ControlCall::ConfigReload => Err(stopping()),
+            ControlCall::TokenList => tokens_of(node, Ok).await,
+            ControlCall::ConfigReload
+            | ControlCall::MigrationReport(_)
+            | ControlCall::TokenRotate(_)
+            | ControlCall::TokenRevoke(_) => Err(stopping()),
         }
     }
 
@@ -218,21 +245,17 @@ impl Calls {
         CallerInfo { caller: who.to_string(), role: self.role(who) }
     }
 
-    fn token(&self, token: &str) -> Result<String, RpcError> {
-        let forbidden = |message: String| {
-            let next = "check the token; an operator adds tokens to security.token_file";
-            RpcError::new(ErrorCode::Forbidden, message, "nothing", next)
-        };
+    fn token(&self, token: &str) -> Result<Holder, RpcError> {
         let resolved = self.node.resolved();
         let Some(file) = &resolved.configuration.security.token_file else {
-            return Err(forbidden("tokens are not taken here: security.token_file names no file".to_owned()));
+            return Err(token_refused("tokens are not taken here: security.token_file names no file"));
         };
-        match token_name(file, token) {
-            Ok(Some(name)) => Ok(name),
-            Ok(None) => Err(forbidden("the token is nobody's".to_owned())),
+        match tokens::holder(file, token) {
+            Ok(Some(holder)) => Ok(holder),
+            Ok(None) => Err(token_refused(TOKEN_OVER)),
             Err(why) => {
                 tracing::error!("{why}");
-                Err(forbidden("the file of tokens cannot be used; the log says why".to_owned()))
+                Err(token_refused("the file of tokens cannot be used; the log says why"))
             }
         }
     }
@@ -302,6 +325,17 @@ async fn change(
             })?;
             value(&reloaded)
         }
+        ControlCall::TokenRotate(asked) => {
+            tokens_of(node, move |file| tokens::rotate(&file, &asked).map(|()| file)).await
+        }
+        ControlCall::TokenRevoke(asked) => {
+            let how = move |file: PathBuf| match tokens::revoke(&file, &asked.name, asked.old_only)? {
+                0 => Err(format!("{} has none of these tokens", asked.name)),
+                _ => Ok(file),
+            };
+            tokens_of(node, how).await
+        }
+        ControlCall::MigrationReport(told) => value(&records::report(node, &told, caller).await?),
         ControlCall::Gateway(call) => {
             let wait = GATEWAY_MARGIN
                 + match &call {
@@ -334,6 +368,45 @@ async fn change(
     }
 }
 
+/// Does something to the file of tokens, and says which are taken then.
+async fn tokens_of(
+    node: &Arc<Node>,
+    how: impl FnOnce(PathBuf) -> Result<PathBuf, String> + Send + 'static,
+) -> Result<Value, RpcError> {
+    let Some(file) = node.resolved().configuration.security.token_file.clone() else {
+        let message = "tokens are not taken here: security.token_file names no file".to_owned();
+        let next = "name one in the configuration; its lines are a name and a SHA-256 each";
+        return Err(RpcError::new(ErrorCode::InvalidParams, message, "nothing", next));
+    };
+    let done = tokio::task::spawn_blocking(move || tokens::list(&how(file)?)).await;
+    let found = done.unwrap_or_else(|error| Err(error.to_string())).map_err(|why| {
+        let next = "correct what it says; the file of tokens is as it was";
+        RpcError::new(ErrorCode::InvalidParams, why, "nothing", next)
+    })?;
+    value(&TokenList { tokens: found })
+}
+
+/// The session that a call is about.
+fn session_of(call: &ControlCall) -> Option<SessionId> {
+    match call {
+        ControlCall::MigrationReport(told) => Some(told.session),
+        ControlCall::Gateway(Call::SessionOpen(open)) => Some(open.session),
+        ControlCall::Gateway(Call::SessionGet(named) | Call::SessionRelease(named)) => Some(named.session),
+        ControlCall::Gateway(Call::SessionWatch(watch)) => Some(watch.session),
+        ControlCall::Gateway(Call::SessionCancel(cancel)) => Some(cancel.session),
+        _ => None,
+    }
+}
+
+/// What a trace says of a call beside its name.
+fn attributes(call: &ControlCall) -> Vec<KeyValue> {
+    let ControlCall::MigrationReport(told) = call else { return Vec::new() };
+    let outcome = MigrationOutcome::from(told.outcome).name();
+    let times = [("novacron.downtime_ms", told.downtime_ms), ("novacron.total_ms", told.total_ms)];
+    let times = times.into_iter().filter_map(|(key, ms)| Some(of(key, i64::try_from(ms?).ok()?)));
+    std::iter::once(of("novacron.outcome", outcome)).chain(times).collect()
+}
+
 fn stopping() -> RpcError {
     RpcError::new(
         ErrorCode::Draining,
@@ -341,6 +414,20 @@ fn stopping() -> RpcError {
         "nothing",
         "call again when it runs",
     )
+}
+
+/// Of a token that gives nothing, when it is shown or later on the same connection.
+const TOKEN_OVER: &str = "the token is nobody's, or its time is over";
+
+fn token_refused(message: &str) -> RpcError {
+    let next = "check the token; an operator adds tokens to security.token_file";
+    RpcError::new(ErrorCode::Forbidden, message, "nothing", next)
+}
+
+/// Whether this is the holder of a token that was taken back since, or whose time is over.
+fn is_over(security: &Security, who: &Who) -> bool {
+    let Who::Token(holder) = who else { return false };
+    !security.token_file.as_ref().is_some_and(|file| tokens::holds(file, holder))
 }
 
 fn forbidden(who: &Who, held: Option<Role>, method: &str, needed: Role) -> RpcError {

@@ -14,6 +14,7 @@ mod client;
 mod discover;
 mod listen;
 mod tls;
+mod tokens;
 
 pub(crate) use books::Books;
 pub(crate) use calls::Status;

@@ -85,6 +85,8 @@ pub(crate) async fn sessions_and_migrations_are_kept_replaced_and_paged(place: &
         started_at: at(0),
         ended_at: None,
         downtime_ms: None,
+        total_ms: None,
+        reported_by: None,
         source: None,
         destination: None,
         peer: Some("tcp:192.0.2.1:7400".parse().unwrap()),

@@ -12,7 +12,7 @@ use novacron_protocol::time::Instant;
 use novacron_protocol::wire::{
     Accept, BatchFields, ConnectionOpen, FRAME_HEADER_BYTES, FrameHeader, Hello, HelloRefuse, Identity,
     IndexFields, Kind, Lane, Open, PartFields, Progress, ProgressEntry, Reason, ReasonCode, RefuseCode,
-    answer_hello,
+    Wanted, answer_hello,
 };
 use std::path::Path;
 
@@ -44,10 +44,12 @@ fn wire() -> std::io::Result<()> {
     header.write(0, &mut part);
     let fields = BatchFields { position: 1 << 40, length: 270_336, digest: [5; 32] };
     let mut index = vec![64];
-    IndexFields { lanes: vec![0, 3, 63] }.put(&mut index);
+    IndexFields { lanes: [0, 3, 63].into_iter().collect() }.put(&mut index);
     let mut of_batch = Vec::new();
     PartFields { connection: 256, batch: 77 }.put(&mut of_batch);
     let reason = Reason::new(ReasonCode::DigestMismatch, "bytes are not what the source wrote: \u{fffd}");
+
+    let wanted = Wanted { part: PartFields { connection: 256, batch: 77 }, lane: 63, places: vec![0, 65] };
 
     let payload = |frame: &Bytes| frame[FRAME_HEADER_BYTES..].to_vec();
     let mut seeds = vec![
@@ -59,7 +61,16 @@ fn wire() -> std::io::Result<()> {
         (
             6,
             "accept",
-            payload(&Accept { receive_window: 1, memory_bytes: 1 << 28, proof: [8; 32] }.to_frame(7, 0)),
+            payload(
+                &Accept {
+                    receive_window: 1,
+                    memory_bytes: 1 << 28,
+                    content_key: [6; 32],
+                    content_bytes: 1 << 27,
+                    proof: [8; 32],
+                }
+                .to_frame(7, 0),
+            ),
         ),
         (7, "reason", payload(&reason.to_frame(Kind::Fail, 7, 0))),
         (8, "progress", payload(&progress.to_frame(7, 0))),
@@ -69,6 +80,8 @@ fn wire() -> std::io::Result<()> {
         (12, "part-fields", of_batch),
         (13, "first-frame", hello.to_frame().to_vec()),
         (14, "first-frame-repaired", hello.to_frame().to_vec()),
+        (15, "want", payload(&wanted.to_want(7, 0))),
+        (16, "repair", payload(&wanted.to_repair(&[3; 2 * 4096], 7, 0))),
     ];
     if let Ok(accept) = &accept {
         seeds.push((3, "hello-accept", payload(accept)));
@@ -114,6 +127,10 @@ fn page() -> std::io::Result<()> {
     };
     keep("page", "memory-part-same", &same(4))?;
     keep("page", "memory-part-unknown", &same(40))?;
+    // A page of which there is a fingerprint and a hash, for a lane with a content store and for one without.
+    let known = [&[1, 0, 1, 0, 40, 0, 0, 0, 3, 0, 0, 0][..], &[7; 40], &[10, 1, 1 << 3 | 5]].concat();
+    keep("page", "memory-part-known", &[&[MEMORY_PART, 2][..], &known].concat())?;
+    keep("page", "memory-part-no-store", &[&[MEMORY_PART, 0][..], &known].concat())?;
     // Pieces: kind and word, count, content, salt.
     let pieces: &[u8] =
         &[1, 6, 0x12, 5, 2, 15, 0, 0, 3, 3, 0x11, 1, 0, 9, 2, 1, 9, 2, 3, 3, 0xf1, 2, 1, 0, 0x28, 0, 8, 0];

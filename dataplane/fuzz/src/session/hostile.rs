@@ -47,7 +47,7 @@ impl World {
 
     /// A frame with a header that is believed and anything behind it.
     pub(super) fn make_up(&mut self, side: usize, stream: usize, input: &mut Input<'_>) {
-        const KINDS: [Kind; 13] = [
+        const KINDS: [Kind; 15] = [
             Kind::Open,
             Kind::Accept,
             Kind::Refuse,
@@ -61,6 +61,8 @@ impl World {
             Kind::Hello,
             Kind::HelloAccept,
             Kind::HelloRefuse,
+            Kind::Want,
+            Kind::Repair,
         ];
         let kind = KINDS[input.below(KINDS.len())];
         let lane = input.byte();

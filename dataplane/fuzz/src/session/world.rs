@@ -8,8 +8,9 @@ use crate::input::Input;
 use bytes::Bytes;
 use novacron_protocol::event::Event;
 use novacron_protocol::hypervisor::synthetic::{Contents, Noise, Plan, PlannedPage};
-use novacron_protocol::limits::{BATCHES_UNDER_WAY_MAX, RECEIVE_SLACK_BYTES};
+use novacron_protocol::limits::{BATCHES_UNDER_WAY_MAX, CONTENT_PAGE_BYTES, RECEIVE_SLACK_BYTES};
 use novacron_protocol::page::policy::Mode;
+use novacron_protocol::page::{ContentKey, ContentMemory, ContentStore};
 use novacron_protocol::session::{Ends, Role, Session, SessionConfig, State, Token};
 use novacron_protocol::stream::{CodecWorker, INGEST_HEADROOM, Job, StreamId};
 use novacron_protocol::time::Instant;
@@ -51,7 +52,12 @@ pub(super) fn content(side: usize, connection: usize) -> &'static [u8] {
                 _ => Contents::Fill(i as u8),
             };
         }
-        let again = |page| PlannedPage { block: 0, page, contents: Contents::Fill(1) };
+        // Some become what others were.
+        let again = |page| {
+            let contents =
+                if page % 2 == 0 { Contents::Fill(1) } else { Contents::Copy { of: page / 8 * 4 } };
+            PlannedPage { block: 0, page, contents }
+        };
         plan.passes[1] = (3..20).map(again).collect();
         plan.device_bytes = 3000;
         let mut noise = Noise::new(9);
@@ -132,6 +138,9 @@ impl World {
             // A few tens of pages a lane, no window: whole ones would be most of the time of a run.
             config.memory_bytes = 400_000;
             config.connections_max = CONNECTIONS as u16;
+            // Less than the guest: what it gives up has to be repaired.
+            let store = ContentStore::new(ContentKey::new([9; 32]), 6 * CONTENT_PAGE_BYTES);
+            config.content_store = Some(ContentMemory::new(store));
             config
         };
         let now = Instant::START;

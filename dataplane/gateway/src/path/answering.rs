@@ -1,16 +1,18 @@
 //! Answering peers' probes from a socket, and the kernel's keys.
 
+use super::pairs::{News, Pairs};
 use super::{Paths, bytes, epoch};
 use crate::clock;
-use crate::limits::PROBE_LOOK_INTERVAL;
+use crate::limits::{ANSWERS_LOOK_INTERVAL, PAIR_OLD_SECRET, PROBE_LOOK_INTERVAL};
 use novacron_control_api::ResponderRecord;
 use novacron_ebpf::abi::{Keys, Peer};
 use novacron_protocol::limits::PROBE_BYTES_MAX;
+use novacron_protocol::probe::key::{Secret, Side};
 use novacron_protocol::probe::packet::MeasuredBy;
 use novacron_protocol::probe::peers::{Peers, Slot};
 use novacron_protocol::probe::responder::{Counts, Outcome, Responder};
 use novacron_transport::shard::Shutdown;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 /// Who answers, as callers are told.
@@ -51,15 +53,17 @@ pub(super) fn run(
     peers: Peers,
     mut kernel: Option<novacron_ebpf::Responder>,
     paths: &Paths,
+    pairs: &Pairs,
     ending: &Shutdown,
 ) {
+    let mut found = Found::default();
     let mut responder = Responder::new(peers, MeasuredBy::Userspace);
-    if let Err(error) = socket.set_read_timeout(Some(PROBE_LOOK_INTERVAL)) {
+    if let Err(error) = socket.set_read_timeout(Some(ANSWERS_LOOK_INTERVAL)) {
         tracing::error!(%error, "probes are not answered; migrations go on");
         return;
     }
     tell(&mut kernel, responder.peers());
-    let mut looked = Instant::now();
+    let (mut looked, mut heard_news) = (Instant::now(), Instant::now());
     // One byte more than any probe, so that a longer one shows.
     let mut datagram = [0; PROBE_BYTES_MAX + 1];
     while !ending.is_requested() {
@@ -78,6 +82,14 @@ pub(super) fn run(
                 std::thread::sleep(Duration::from_millis(1));
             }
         }
+        if heard_news.elapsed() >= ANSWERS_LOOK_INTERVAL {
+            heard_news = Instant::now();
+            for at in found.follow(pairs, responder.peers_mut()) {
+                if let Some(kernel) = &mut kernel {
+                    kernel.set_peer(at, &for_kernel(&responder.peers().slot(at)));
+                }
+            }
+        }
         if looked.elapsed() >= PROBE_LOOK_INTERVAL {
             looked = Instant::now();
             if responder.peers_mut().rotate(epoch()) {
@@ -93,6 +105,60 @@ pub(super) fn run(
     }
 }
 
+/// Peers that their streams told of.
+#[derive(Default)]
+struct Found {
+    secrets: Vec<Answered>,
+}
+
+/// A secret under which a peer is answered.
+struct Answered {
+    peer: IpAddr,
+    secret: Secret,
+    prober: Side,
+    /// Since when there is another one.
+    replaced: Option<Instant>,
+}
+
+impl Found {
+    /// Takes what is new. Returns the places of the table that are other than they were.
+    fn follow(&mut self, pairs: &Pairs, peers: &mut Peers) -> Vec<usize> {
+        let mut changed = Vec::new();
+        for news in pairs.for_answers() {
+            match news {
+                News::Agreed(agreed) => {
+                    let (peer, prober) = (agreed.address.ip(), agreed.side.other());
+                    for older in self.secrets.iter_mut().filter(|other| other.peer == peer) {
+                        older.replaced.get_or_insert_with(Instant::now);
+                    }
+                    match peers.add(&agreed.secret, prober, bytes(peer)) {
+                        Ok(at) => changed.push(at),
+                        Err(why) => {
+                            tracing::warn!(peer = %agreed.peer, %why, "its probes are not answered; migrations go on");
+                        }
+                    }
+                    tracing::debug!(peer = %agreed.peer, address = %agreed.address, "probes are answered");
+                    self.secrets.push(Answered { peer, secret: agreed.secret, prober, replaced: None });
+                }
+                News::Forgotten(peer) => self.remove(|other| other.peer == peer, peers, &mut changed),
+            }
+        }
+        let old = |other: &Answered| other.replaced.is_some_and(|since| since.elapsed() > PAIR_OLD_SECRET);
+        self.remove(old, peers, &mut changed);
+        changed
+    }
+
+    fn remove(&mut self, which: impl Fn(&Answered) -> bool, peers: &mut Peers, changed: &mut Vec<usize>) {
+        self.secrets.retain(|answered| {
+            let goes = which(answered);
+            if goes {
+                changed.extend(peers.remove(&answered.secret, answered.prober));
+            }
+            !goes
+        });
+    }
+}
+
 fn is_silence(error: &std::io::Error) -> bool {
     use std::io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
     matches!(error.kind(), Interrupted | TimedOut | WouldBlock)
@@ -104,5 +170,42 @@ fn tell(kernel: &mut Option<novacron_ebpf::Responder>, peers: &Peers) {
         for at in peers.taken() {
             kernel.set_peer(at, &for_kernel(&peers.slot(at)));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use novacron_protocol::probe::key::tag;
+    use novacron_protocol::wire::{Identity, ProbeOffer};
+
+    #[test]
+    fn a_replaced_secret_is_answered_for_a_while_and_a_forgotten_one_is_not() {
+        let pairs = Pairs::at("192.0.2.1:7402".parse().unwrap());
+        let local = Some("192.0.2.1:9".parse().unwrap());
+        let peer: IpAddr = "192.0.2.2".parse().unwrap();
+        let identity = "novacron://b/gateway/one".parse().unwrap();
+        let own = Identity { gateway: [1; 16], instance: [1; 16] };
+        let (mut found, mut peers) = (Found::default(), Peers::new(5));
+        let agree = |run: u8, found: &mut Found, peers: &mut Peers| {
+            let offer = ProbeOffer { port: 7402, share: [run; 32] };
+            let instance = Identity { gateway: [2; 16], instance: [run; 16] };
+            pairs.answer(local, &offer, (peer, &identity), (own, instance)).unwrap();
+            found.follow(&pairs, peers)
+        };
+        assert_eq!(agree(1, &mut found, &mut peers).len(), 1);
+        assert_eq!(agree(2, &mut found, &mut peers).len(), 1);
+        let known = |found: &Found, peers: &Peers| {
+            let known = |answered: &&Answered| peers.find(tag(&answered.secret, answered.prober)).is_some();
+            found.secrets.iter().filter(known).count()
+        };
+        assert_eq!((peers.taken().count(), known(&found, &peers)), (2, 2));
+        let old = Instant::now().checked_sub(2 * PAIR_OLD_SECRET).unwrap();
+        found.secrets[0].replaced = Some(old);
+        assert_eq!(found.follow(&pairs, &mut peers).len(), 1);
+        assert_eq!((peers.taken().count(), known(&found, &peers)), (1, 1));
+        pairs.forget(peer);
+        assert_eq!(found.follow(&pairs, &mut peers).len(), 1);
+        assert_eq!((peers.taken().count(), found.secrets.len()), (0, 0));
     }
 }

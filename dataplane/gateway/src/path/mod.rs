@@ -3,19 +3,24 @@
 //! Two threads, and no guest byte on them: one answers where the kernel does not, and gives the kernel its keys; the other probes.
 
 mod answering;
+mod modes;
+mod pairs;
 mod probing;
 mod record;
 
 use crate::args::{Args, Xdp};
 use crate::registry::Registry;
+use crate::shard::ShardHandle;
 use answering::Answering;
-use novacron_control_api::{ErrorCode, PathList, PathMode, PathRecord, RpcError};
+pub(crate) use modes::{Current, Modes};
+use novacron_control_api::{ErrorCode, PathList, PathMode, PathRecord, PeerIdentity, RpcError};
 use novacron_ebpf::{Attach, Driven, Want};
-use novacron_protocol::mode::Mode;
+use novacron_protocol::mode::{Mode, Thresholds};
 use novacron_protocol::probe::frame::mapped;
 use novacron_protocol::probe::key::{Name, Secret, Side, epoch_at, pair};
 use novacron_protocol::probe::peers::Peers;
 use novacron_transport::shard::Shutdown;
+pub(crate) use pairs::Pairs;
 use probing::Probed;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
@@ -29,6 +34,8 @@ struct Known {
     secret: Secret,
     /// Which side this gateway is.
     side: Side,
+    /// Who it has shown to be; `None`: it is known by a shared secret alone.
+    identity: Option<PeerIdentity>,
 }
 
 /// Everything that needs rights which this process gives up, done before it does.
@@ -40,12 +47,24 @@ pub(crate) struct Prepared {
     peers: Peers,
     kernel: Option<(novacron_ebpf::Responder, String)>,
     limits: Vec<String>,
+    /// Peers that their streams tell of.
+    pairs: Arc<Pairs>,
+    /// What paths that are found later begin with.
+    begin: Begin,
+}
+
+/// What every path begins with.
+#[derive(Clone, Copy)]
+struct Begin {
+    thresholds: Thresholds,
     forced: Option<Mode>,
 }
 
 /// What is known of paths; shared with the control socket.
 pub(crate) struct Paths {
     state: Mutex<State>,
+    /// Where sessions learn of modes; `None`: nothing is probed.
+    modes: Option<Arc<Modes>>,
 }
 
 #[derive(Default)]
@@ -73,8 +92,8 @@ fn bytes(address: IpAddr) -> [u8; 16] {
 impl Prepared {
     /// Opens sockets and attaches the kernel's program; `None`: no probes were asked for.
     pub(crate) fn new(args: &Args) -> Result<Option<Prepared>, String> {
-        let (Some(listen), Some(file)) = (args.probe_listen, &args.probe_secret) else { return Ok(None) };
-        let shared = read_secret(file)?;
+        let Some(listen) = args.probe_listen else { return Ok(None) };
+        let shared = args.probe_secret.as_deref().map(read_secret).transpose()?;
         let bind = |address: SocketAddr| {
             UdpSocket::bind(address).map_err(|error| format!("probes cannot use {address}: {error}"))
         };
@@ -82,39 +101,37 @@ impl Prepared {
         let mut peers = Peers::new(epoch());
         let mut known: Vec<Known> = Vec::new();
         for address in &args.probe_peer {
+            let Some(shared) = &shared else { break };
             if known.iter().any(|known| known.address == *address) {
                 continue;
             }
-            let (secret, side) = pair(&shared, name(listen), name(*address));
+            let (secret, side) = pair(shared, name(listen), name(*address));
             peers
                 .add(&secret, side.other(), bytes(address.ip()))
                 .map_err(|why| format!("--probe-peer {address}: {why}"))?;
-            known.push(Known { address: *address, secret, side });
+            known.push(Known { address: *address, secret, side, identity: None });
         }
         let (kernel, limits) = attach(args, listen)?;
-        let mut prepared =
-            Prepared { listen, answers, probes, known, peers, kernel, limits, forced: args.mode.forced() };
-        prepared.steering();
-        Ok(Some(prepared))
+        let begin = Begin { thresholds: args.thresholds(), forced: args.mode.forced() };
+        // Who nobody proves to be anybody agrees on nothing.
+        let pairs = Arc::new(if args.identity.is_some() { Pairs::at(listen) } else { Pairs::off() });
+        Ok(Some(Prepared { listen, answers, probes, known, peers, kernel, limits, pairs, begin }))
     }
 
-    /// Says why packets are not steered to shards, once.
-    fn steering(&mut self) {
-        let interface = match &self.kernel {
-            Some((_, interface)) => Ok(interface.clone()),
-            None => novacron_ebpf::holding(self.listen.ip()),
-        };
-        let said = match interface.and_then(|interface| novacron_ebpf::queues(&interface)) {
-            Ok(queues) => format!(
-                "{queues} receive queues are not bound to shards: sessions' streams move among shards"
-            ),
-            Err(why) => format!("no receive queue is bound to a shard: {why}"),
-        };
-        self.limits.push(said);
+    /// Whom streams tell of.
+    pub(crate) fn pairs(&self) -> Arc<Pairs> {
+        Arc::clone(&self.pairs)
     }
 
-    /// Starts probing and answering, on threads of their own.
-    pub(crate) fn start(self, registry: &Arc<Registry>, shutdown: &Shutdown) -> Result<Arc<Paths>, String> {
+    /// Starts probing and answering, on threads of their own. Shards are told of modes.
+    pub(crate) fn start(
+        self,
+        registry: &Arc<Registry>,
+        modes: &Arc<Modes>,
+        shards: &[ShardHandle],
+        shutdown: &Shutdown,
+    ) -> Result<Arc<Paths>, String> {
+        modes.announce_to(shards);
         let by = match &self.kernel {
             Some((kernel, _)) if kernel.driven() == Driven::Driver => "xdp_driver",
             Some(_) => "xdp_generic",
@@ -133,20 +150,26 @@ impl Prepared {
             userspace: Default::default(),
             kernel: Default::default(),
         };
-        let probed = self.known.iter().map(|known| Probed::new(known, self.forced)).collect();
+        let begin = self.begin;
+        let probed = self.known.iter().map(|known| Probed::new(known, begin, modes)).collect();
         let state = State { probed, answering: Some(answering) };
-        let paths = Arc::new(Paths { state: Mutex::new(state) });
+        let paths = Arc::new(Paths { state: Mutex::new(state), modes: Some(Arc::clone(modes)) });
         let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
         let failed = |error: std::io::Error| format!("no thread for probes: {error}");
         let kernel = self.kernel.map(|(kernel, _)| kernel);
         let (shared, ending) = (Arc::clone(&paths), shutdown.clone());
-        let (answers, peers) = (self.answers, self.peers);
+        let (answers, peers, pairs) = (self.answers, self.peers, Arc::clone(&self.pairs));
         thread("probe-answers")
-            .spawn(move || answering::run(&answers, peers, kernel, &shared, &ending))
+            .spawn(move || answering::run(&answers, peers, kernel, &shared, &pairs, &ending))
             .map_err(failed)?;
         let (shared, ending, registry) = (Arc::clone(&paths), shutdown.clone(), Arc::clone(registry));
-        let probes = self.probes;
-        thread("probes").spawn(move || probing::run(&probes, &shared, &registry, &ending)).map_err(failed)?;
+        let (probes, pairs, modes) = (self.probes, self.pairs, Arc::clone(modes));
+        thread("probes")
+            .spawn(move || {
+                let found = probing::Found { pairs: &pairs, modes: &modes, begin };
+                probing::run(&probes, &shared, &registry, &found, &ending);
+            })
+            .map_err(failed)?;
         Ok(paths)
     }
 }
@@ -154,7 +177,7 @@ impl Prepared {
 impl Paths {
     /// None are probed, and nobody is answered.
     pub(crate) fn none() -> Arc<Paths> {
-        Arc::new(Paths { state: Mutex::default() })
+        Arc::new(Paths { state: Mutex::default(), modes: None })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -183,12 +206,18 @@ impl Paths {
         let probed =
             state.probed.iter_mut().find(|probed| probed.peer() == peer).ok_or_else(|| unknown(peer))?;
         probed.force(mode.map(record::core_mode));
-        Ok(probed.record(false))
+        let record = probed.record(false);
+        drop(state);
+        if let Some(modes) = &self.modes {
+            modes.tell();
+        }
+        Ok(record)
     }
 }
 
 fn unknown(peer: SocketAddr) -> RpcError {
-    let next = "start the gateway with --probe-peer for it; `novactl paths` lists those that are probed";
+    let next = "`novactl paths` lists those that are probed: peers with whom there have been streams since the gateway started, and \
+                those of --probe-peer";
     RpcError::new(ErrorCode::InvalidParams, format!("no path to {peer} is probed"), "nothing", next)
 }
 
@@ -217,7 +246,8 @@ fn attach(args: &Args, listen: SocketAddr) -> Result<(Kernel, Vec<String>), Stri
         );
     match attached {
         Ok(kernel) if kernel.0.driven() == Driven::Generic && args.xdp == Xdp::Auto => {
-            let limit = format!("the driver of {} takes no XDP program: it runs behind the driver", kernel.1);
+            let why = kernel.0.behind_why().unwrap_or("the driver takes none");
+            let limit = format!("the XDP program runs behind the driver of {}: {why}", kernel.1);
             Ok((Some(kernel), vec![limit]))
         }
         Ok(kernel) => Ok((Some(kernel), Vec::new())),

@@ -1,17 +1,23 @@
 //! Probing the paths to peers, on one thread.
 
-use super::{Known, Paths, epoch, record};
+use super::pairs::{Agreed, News, Pairs};
+use super::{Begin, Known, Modes, Paths, epoch, record};
 use crate::clock;
-use crate::limits::{MODE_CHANGES_MAX, PATH_SAMPLES_MAX, PROBE_LOOK_INTERVAL, PROBE_SENDS_MAX};
+use crate::limits::{
+    MODE_CHANGES_MAX, PAIR_FIRST_PROBE, PATH_FORGOTTEN, PATH_SAMPLES_MAX, PATHS_MAX, PROBE_LOOK_INTERVAL,
+    PROBE_SENDS_MAX,
+};
 use crate::registry::Registry;
-use novacron_control_api::{Endpoint, ModeChange, PathRecord, PathSample, Timestamp};
-use novacron_protocol::mode::{Change, Detector, Mode, Thresholds};
+use novacron_control_api::{Endpoint, ModeChange, PathRecord, PathSample, PeerIdentity, Timestamp};
+use novacron_protocol::mode::{Change, Detector, Mode};
+use novacron_protocol::probe::key::Side;
 use novacron_protocol::probe::prober::{Estimates, Prober};
 use novacron_protocol::time::Instant;
 use novacron_transport::shard::Shutdown;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::{HashMap, VecDeque};
 use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How often a sample is kept, and sessions are asked what they move.
@@ -20,6 +26,10 @@ const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 /// A path as it is probed.
 pub(super) struct Probed {
     address: SocketAddr,
+    /// Who the peer has shown to be, where its streams told of it.
+    identity: Option<PeerIdentity>,
+    /// When it last answered.
+    answered_at: Instant,
     prober: Prober,
     detector: Detector,
     estimates: Estimates,
@@ -27,25 +37,30 @@ pub(super) struct Probed {
     samples: VecDeque<PathSample>,
     looked: Instant,
     sampled: Instant,
+    /// Where sessions learn of the mode.
+    modes: Arc<Modes>,
 }
 
 impl Probed {
-    pub(super) fn new(known: &Known, forced: Option<Mode>) -> Self {
+    pub(super) fn new(known: &Known, begin: Begin, modes: &Arc<Modes>) -> Self {
         let now = clock::now();
         // Above all that an earlier run used.
         let first = Timestamp::now().unix_ms().saturating_mul(1_000);
         let mut probed = Probed {
             address: known.address,
+            identity: known.identity.clone(),
+            answered_at: now,
             prober: Prober::new(known.secret.clone(), known.side, first, now),
-            detector: Detector::new(Thresholds::default(), None, now),
+            detector: Detector::new(begin.thresholds, None, now),
             estimates: Estimates::default(),
             changes: VecDeque::new(),
             samples: VecDeque::new(),
             looked: now,
             sampled: now,
+            modes: Arc::clone(modes),
         };
-        if forced.is_some() {
-            probed.force(forced);
+        if begin.forced.is_some() {
+            probed.force(begin.forced);
         }
         probed
     }
@@ -61,7 +76,9 @@ impl Probed {
 
     /// What callers are told.
     pub(super) fn record(&self, with_samples: bool) -> PathRecord {
+        let identity = self.identity.clone();
         let mut record = record::of(self.address, &self.estimates, &self.detector, self.prober.wire_bytes());
+        record.identity = identity;
         record.mode_changes = self.changes.iter().cloned().collect();
         if with_samples {
             record.samples = self.samples.iter().cloned().collect();
@@ -71,6 +88,7 @@ impl Probed {
 
     fn note(&mut self, change: Option<Change>) {
         let Some(change) = change else { return };
+        self.modes.set(self.address.ip(), change);
         let from = change.from.map_or("none", Mode::name);
         tracing::info!(peer = %self.address, from, to = change.to.name(), why = change.why.name(), "the path's mode");
         if self.changes.len() >= MODE_CHANGES_MAX {
@@ -92,6 +110,10 @@ impl Probed {
         let recent = self.prober.recent(now);
         let change = self.detector.observe(now, recent);
         self.note(change);
+        if self.detector.asks_anew() {
+            tracing::info!(peer = %self.address, "the path changed sharply, and is measured anew");
+            self.prober.anew(now);
+        }
         if now.since(self.sampled) < SAMPLE_INTERVAL {
             return;
         }
@@ -109,6 +131,59 @@ impl Probed {
             bandwidth_bits_per_s: recent.bandwidth_bits_per_s.map(|bits| bits as u64),
             loss_forward_ppm: self.estimates.loss_forward.map(|loss| (loss.value * 1e6) as u64),
         });
+    }
+}
+
+/// Peers that are found while the gateway runs.
+pub(super) struct Found<'a> {
+    pub(super) pairs: &'a Pairs,
+    pub(super) modes: &'a Arc<Modes>,
+    pub(super) begin: Begin,
+}
+
+impl Found<'_> {
+    /// Takes what streams told of peers, and forgets those that were silent for long.
+    fn follow(&self, probed: &mut Vec<Probed>) {
+        let now = clock::now();
+        for news in self.pairs.for_probes() {
+            match news {
+                News::Agreed(agreed) => self.agreed(agreed, probed, now),
+                News::Forgotten(peer) => {
+                    probed.retain(|path| path.identity.is_none() || path.address.ip() != peer);
+                }
+            }
+        }
+        probed.retain(|path| {
+            let silent = now.since(path.answered_at) > PATH_FORGOTTEN && path.identity.is_some();
+            if silent {
+                tracing::info!(peer = %path.address, "a peer that has not answered for long is not probed any more");
+                self.pairs.forget(path.address.ip());
+            }
+            !silent
+        });
+    }
+
+    fn agreed(&self, agreed: Agreed, probed: &mut Vec<Probed>, now: Instant) {
+        // The dialler hears of it by half a round trip later.
+        let waits = if agreed.side == Side::Dialler { PAIR_FIRST_PROBE } else { 2 * PAIR_FIRST_PROBE };
+        let after = now.after(waits);
+        let Agreed { address, secret, side, peer } = agreed;
+        // What an operator configured stays as it is; a peer that came back with another port is another path.
+        probed.retain(|path| {
+            path.identity.is_none() || path.address.ip() != address.ip() || path.address == address
+        });
+        if let Some(path) = probed.iter_mut().find(|path| path.address == address) {
+            if path.identity.is_some() {
+                (path.identity, path.answered_at) = (Some(peer), now);
+                path.prober.rekey(secret, side, after);
+            }
+        } else if probed.len() < PATHS_MAX {
+            tracing::info!(%peer, %address, "the path to a peer is probed");
+            let known = Known { address, secret: secret.clone(), side, identity: Some(peer) };
+            let mut path = Probed::new(&known, self.begin, self.modes);
+            path.prober.rekey(secret, side, after);
+            probed.push(path);
+        }
     }
 }
 
@@ -138,14 +213,20 @@ impl Moved {
 }
 
 /// Probes until the gateway ends.
-pub(super) fn run(socket: &UdpSocket, paths: &Paths, registry: &Registry, ending: &Shutdown) {
+pub(super) fn run(
+    socket: &UdpSocket,
+    paths: &Paths,
+    registry: &Registry,
+    found: &Found<'_>,
+    ending: &Shutdown,
+) {
     if let Err(error) = socket.set_nonblocking(true) {
         tracing::error!(%error, "paths are not probed; their mode stays `hybrid`, and migrations go on");
         return;
     }
     let mut moved = Moved::default();
     while !ending.is_requested() {
-        let next = step(socket, paths, registry, &mut moved);
+        let next = step(socket, paths, registry, found, &mut moved);
         if let Some(wait) = next.checked_sub(Duration::from_nanos(clock::now().as_nanos())) {
             let wait = Timespec { tv_sec: 0, tv_nsec: wait.min(PROBE_LOOK_INTERVAL).subsec_nanos().into() };
             // A signal that interrupts it is looked at in the loop's head.
@@ -155,9 +236,16 @@ pub(super) fn run(socket: &UdpSocket, paths: &Paths, registry: &Registry, ending
 }
 
 /// Sends what is due, takes what has come; returns when there is more to do, since the clock's start.
-fn step(socket: &UdpSocket, paths: &Paths, registry: &Registry, moved: &mut Moved) -> Duration {
+fn step(
+    socket: &UdpSocket,
+    paths: &Paths,
+    registry: &Registry,
+    found: &Found<'_>,
+    moved: &mut Moved,
+) -> Duration {
     let epoch = epoch();
     let mut state = paths.state();
+    found.follow(&mut state.probed);
     let mut next = Duration::MAX;
     for probed in &mut state.probed {
         for _ in 0..PROBE_SENDS_MAX {
@@ -175,12 +263,24 @@ fn step(socket: &UdpSocket, paths: &Paths, registry: &Registry, moved: &mut Move
             Err(_) => continue,
         };
         let now = clock::now();
-        if let Some(probed) = state.probed.iter_mut().find(|probed| probed.address == from) {
-            probed.prober.received(&datagram[..length], now);
+        let probed = state.probed.iter_mut().find(|probed| probed.address == from);
+        if let Some(probed) = probed
+            && probed.prober.received(&datagram[..length], now)
+        {
+            probed.answered_at = now;
         }
     }
     let now = clock::now();
+    if let Some(modes) = &paths.modes {
+        modes.tell();
+    }
     for probed in &mut state.probed {
+        if now.since(probed.looked) >= PROBE_LOOK_INTERVAL
+            && probed.identity.is_some()
+            && probed.prober.is_answered(now)
+        {
+            found.pairs.is_heard(probed.address.ip());
+        }
         probed.look(now, moved, registry);
         next = next.min(Duration::from_nanos(probed.prober.next().as_nanos()));
     }

@@ -46,6 +46,7 @@ pub(super) fn of(peer: SocketAddr, said: &Estimates, detector: &Detector, wire_b
     };
     PathRecord {
         peer,
+        identity: None,
         mode: detector.mode().map(api_mode),
         mode_why: detector.why().map(|why| why.name().to_owned()),
         mode_changes: Vec::new(),

@@ -1,7 +1,10 @@
 //! Streams that peers dial: accepted and introduced on the first shard, served by the shard of their group.
 
-use super::{Command, Shard, ShardHandle, dial, stream};
-use crate::limits::{HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, PEER_STREAMS_MAX, STRANGER_HANDSHAKES};
+use super::admission::{Admission, Next, Origin};
+use super::budget::Budget;
+use super::{Command, Shard, ShardHandle, dial, peer_address, serving, stream};
+use crate::limits::{HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, PEER_STREAMS_MAX, REFUSAL_LINES};
+use crate::path::Pairs;
 use crate::registry::Registry;
 use crate::trust::{Known, NOT_ALLOWED, Refusals, Refused, Trust};
 use novacron_control_api::PeerDirection;
@@ -12,9 +15,8 @@ use novacron_protocol::wire::{
 };
 use novacron_transport::contract::{Event, Transport};
 use novacron_transport::shard::{Either, Notify, race, sleep, spawn, timeout, yield_now};
-use novacron_transport::{FramePool, Listener, OpenSocket, TcpConfig, TcpTransport};
-use std::cell::RefCell;
-use std::collections::VecDeque;
+use novacron_transport::{FramePool, Listener, OpenSocket, Peer as TransportPeer, TcpConfig, TcpTransport};
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -41,14 +43,50 @@ pub(crate) struct Listening {
     pub(crate) shards: Vec<ShardHandle>,
     pub(crate) trust: Option<Arc<Trust>>,
     pub(crate) refusals: Arc<Refusals>,
+    pub(crate) pairs: Arc<Pairs>,
 }
 
-/// Accepts streams for as long as the process runs. A stranger costs a bounded handshake and nothing more: where there
-/// are too many, the one that has been silent longest makes room, since a gateway introduces itself at once.
+/// How a stranger that is being admitted hears what became of it.
+#[derive(Default)]
+struct Stranger {
+    /// It may begin its handshake.
+    may_begin: Cell<bool>,
+    begins: Notify,
+    displaced: Notify,
+}
+
+impl Stranger {
+    fn admit(&self) {
+        self.may_begin.set(true);
+        self.begins.notify();
+    }
+
+    async fn admitted(&self) {
+        while !self.may_begin.get() {
+            self.begins.notified().await;
+        }
+    }
+}
+
+/// Those that are being admitted.
+struct Strangers {
+    admission: RefCell<Admission<Rc<Stranger>>>,
+    /// Somebody waits for its turn.
+    waiting: Notify,
+    lines: RefCell<Lines>,
+}
+
+/// Accepts streams for as long as the process runs. A stranger costs a bounded handshake and nothing more, and waits for its
+/// turn to cost that.
 pub(crate) async fn listen(listening: Rc<Listening>, listener: Listener) {
-    let handshakes: Rc<RefCell<VecDeque<Rc<Notify>>>> = Rc::default();
-    let mut budget = Budget::new(Instant::now());
+    let now = Instant::now();
+    let strangers = Rc::new(Strangers {
+        admission: RefCell::new(Admission::new(now)),
+        waiting: Notify::new(),
+        lines: RefCell::new(Lines { budget: Budget::new(REFUSAL_LINES, now), left_out: 0 }),
+    });
     let pool = FramePool::new(2 * HANDSHAKES_MAX * HELLO_PAYLOAD_MAX.next_power_of_two());
+    spawn(admit(Rc::clone(&strangers))).detach();
     loop {
         let socket = match listener.accept().await {
             Ok(socket) => socket,
@@ -58,28 +96,23 @@ pub(crate) async fn listen(listening: Rc<Listening>, listener: Listener) {
                 continue;
             }
         };
-        if listening.trust.is_some() && !budget.take(Instant::now()) {
-            // Cheaper than any answer; who is a gateway dials again.
-            listening.refusals.count("too_many");
-            drop(socket);
-            yield_now().await;
-            continue;
+        let stranger = Rc::new(Stranger::default());
+        let displaced = stranger.displaced.notified();
+        let origin = Origin::of(peer_address(&socket.peer()));
+        let (place, displaces) = strangers.admission.borrow_mut().enter(origin, Rc::clone(&stranger));
+        if let Some(other) = displaces {
+            other.displaced.notify();
         }
-        let notify = Rc::new(Notify::new());
-        let displaced = notify.notified();
-        let oldest = {
-            let mut handshakes = handshakes.borrow_mut();
-            handshakes.push_back(Rc::clone(&notify));
-            if handshakes.len() > HANDSHAKES_MAX { handshakes.pop_front() } else { None }
-        };
-        if let Some(oldest) = oldest {
-            oldest.notify();
-        }
-        let (listening, handshakes) = (Rc::clone(&listening), Rc::clone(&handshakes));
+        let (listening, strangers) = (Rc::clone(&listening), Rc::clone(&strangers));
         let pool = pool.clone();
         spawn(async move {
             let from = socket.peer();
-            let why = match race(introduce(&listening, socket, &pool), displaced).await {
+            let turn = async {
+                strangers.admission.borrow_mut().knock(place);
+                strangers.waiting.notify();
+                stranger.admitted().await;
+            };
+            let why = match race(introduce(&listening, socket, &pool, turn), displaced).await {
                 Either::Left(Ok(())) => None,
                 Either::Left(Err(why)) => Some(why),
                 Either::Right(()) => {
@@ -87,10 +120,10 @@ pub(crate) async fn listen(listening: Rc<Listening>, listener: Listener) {
                     Some("it made room for another before it introduced itself".to_owned())
                 }
             };
+            strangers.admission.borrow_mut().leave(place);
             if let Some(why) = why {
-                tracing::warn!(%from, %why, "a stream was refused");
+                strangers.lines.borrow_mut().refused(&from, &why);
             }
-            handshakes.borrow_mut().retain(|other| !Rc::ptr_eq(other, &notify));
         })
         .detach();
         // Whoever has said its first word already is heard before a flood of others can displace it.
@@ -98,15 +131,52 @@ pub(crate) async fn listen(listening: Rc<Listening>, listener: Listener) {
     }
 }
 
+/// Gives those that wait their turns.
+async fn admit(strangers: Rc<Strangers>) {
+    loop {
+        let waiting = strangers.waiting.notified();
+        let next = strangers.admission.borrow_mut().next(Instant::now());
+        match next {
+            Next::Begins(stranger) => stranger.admit(),
+            Next::In(wait) => sleep(wait).await,
+            Next::Nobody => waiting.await,
+        }
+    }
+}
+
+/// What is said of strangers that were refused: so many lines, and of the others how many they were.
+struct Lines {
+    budget: Budget,
+    left_out: u64,
+}
+
+impl Lines {
+    fn refused(&mut self, from: &TransportPeer, why: &str) {
+        if self.budget.take(Instant::now()).is_err() {
+            self.left_out += 1;
+            return;
+        }
+        match std::mem::take(&mut self.left_out) {
+            0 => tracing::warn!(%from, %why, "a stream was refused"),
+            others => tracing::warn!(%from, %why, others, "a stream was refused, and others before it"),
+        }
+    }
+}
+
 /// Reads a dialler's first frame and hands the stream on, or refuses it with the reason. A dialler says nothing
 /// more before it is answered, so that nothing is left behind when the stream moves to its shard.
-async fn introduce(listening: &Listening, socket: OpenSocket, pool: &FramePool) -> Result<(), String> {
+async fn introduce(
+    listening: &Listening,
+    socket: OpenSocket,
+    pool: &FramePool,
+    turn: impl Future<Output = ()>,
+) -> Result<(), String> {
     let config = TcpConfig {
         payload_bytes_max: HELLO_PAYLOAD_MAX,
         header_check: FrameHeader::is_intact,
         ..TcpConfig::default()
     };
-    let (socket, known) = secure(listening, socket).await?;
+    let (socket, known) = secure(listening, socket, turn).await?;
     let mut transport = TcpTransport::attach(socket, config, pool.clone(), pool.clone())
         .map_err(|error| error.to_string())?;
     let first = timeout(HANDSHAKE_TIMEOUT, dial::first_frame(&mut transport)).await.ok_or_else(|| {
@@ -118,12 +188,18 @@ async fn introduce(listening: &Listening, socket: OpenSocket, pool: &FramePool) 
             HelloRefuse::new(RefuseCode::Draining, "the gateway is shutting down")
         }
         Ok(frame) => match answer_hello(&frame, listening.identity, crate::random()?) {
-            Ok((hello, accept)) => {
+            Ok((hello, mut accept)) => {
                 if let Err(refuse) = authorise(listening, known.as_ref(), &hello) {
                     return Err(say(&mut transport, refuse).await);
                 }
                 let shard = usize::from(hello.group) % listening.shards.len();
                 let socket = transport.detach().map_err(|error| error.to_string())?;
+                if let (Some(offer), Some(known)) = (&hello.probe, &known)
+                    && let Some(at) = peer_address(&socket.peer())
+                {
+                    let (peer, runs) = ((at, &known.identity), (listening.identity, hello.identity));
+                    accept.probe = listening.pairs.answer(socket.local(), offer, peer, runs);
+                }
                 return listening.shards[shard]
                     .send(Command::Adopt(Box::new(Handshaken { socket, known, hello, accept })))
                     .map_err(|_| "the shard takes no more streams".to_owned());
@@ -151,13 +227,17 @@ async fn say(transport: &mut TcpTransport, refused: HelloRefuse) -> String {
 }
 
 /// Encrypts a connection that was accepted, unless this gateway was told not to, and finds out who dialled.
-async fn secure(listening: &Listening, socket: OpenSocket) -> Result<(OpenSocket, Option<Known>), String> {
+async fn secure(
+    listening: &Listening,
+    socket: OpenSocket,
+    turn: impl Future<Output = ()>,
+) -> Result<(OpenSocket, Option<Known>), String> {
     let Some(trust) = &listening.trust else { return Ok((socket, None)) };
     let refused = |refused: Refused| {
         trust.refusals.count(refused.what);
         refused.why
     };
-    let secured = timeout(HANDSHAKE_TIMEOUT, trust.accepted(socket)).await.ok_or_else(|| {
+    let secured = timeout(HANDSHAKE_TIMEOUT, trust.accepted(socket, turn)).await.ok_or_else(|| {
         trust.refusals.count("silent");
         "the dialler did not complete the TLS handshake in time".to_owned()
     })?;
@@ -182,30 +262,6 @@ fn authorise(listening: &Listening, known: Option<&Known>, hello: &Hello) -> Res
     })
 }
 
-/// How many handshakes of strangers may begin.
-struct Budget {
-    left: f64,
-    at: Instant,
-}
-
-impl Budget {
-    fn new(now: Instant) -> Self {
-        Budget { left: f64::from(STRANGER_HANDSHAKES.1), at: now }
-    }
-
-    /// Whether one more may begin now.
-    fn take(&mut self, now: Instant) -> bool {
-        let (rate, burst) = STRANGER_HANDSHAKES;
-        let earned = now.saturating_duration_since(self.at).as_secs_f64() * f64::from(rate);
-        (self.left, self.at) = ((self.left + earned).min(f64::from(burst)), now);
-        if self.left < 1.0 {
-            return false;
-        }
-        self.left -= 1.0;
-        true
-    }
-}
-
 async fn closed(transport: &mut TcpTransport) {
     while !matches!(poll_fn(|cx| transport.poll(cx)).await, Event::Closed(_)) {}
 }
@@ -224,7 +280,7 @@ pub(super) fn adopt(shard: &Rc<Shard>, handshaken: Handshaken) {
         return;
     };
     shard.displace_strangers(&peer);
-    let opened = shard.transport(socket).and_then(|mut transport| {
+    let opened = serving::serve(shard, socket).and_then(|mut transport| {
         transport.submit(accept.to_frame()).map_err(|refused| refused.to_string())?;
         Ok(transport)
     });

@@ -1,7 +1,8 @@
 //! Keeping streams to a peer that this gateway dials.
 
 use super::peer::Peer;
-use super::{Shard, stream, transport_address};
+use super::serving::{self, Served};
+use super::{Shard, peer_address, stream, transport_address};
 use crate::clock;
 use crate::limits::{
     BROKEN_HANDSHAKES_MAX, COUNT_LOOK, DIAL_TIMEOUT, DIALS_MAX, HANDSHAKE_TIMEOUT, PEER_IDLE,
@@ -14,10 +15,10 @@ use novacron_protocol::stream::StreamCount;
 use novacron_protocol::wire::{
     FRAME_HEADER_BYTES, FrameHeader, Hello, HelloAccept, HelloRefuse, Kind, Reason, ReasonCode, gateway_named,
 };
+use novacron_transport::OpenSocket;
 use novacron_transport::contract::{Event, Transport};
 use novacron_transport::shard::{race, sleep, spawn, timeout};
 use novacron_transport::tls::Refusal;
-use novacron_transport::{OpenSocket, TcpTransport};
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -94,8 +95,8 @@ fn random() -> u64 {
 /// Keeps as many streams to `peer` as help, until nobody has wanted any for a while.
 pub(super) async fn keep(shard: Rc<Shard>, peer: Rc<Peer>, endpoint: Endpoint) {
     let dialling = Rc::new(Dialling::new());
-    let (min, max) = shard.streams;
-    let mut count = StreamCount::new(min, max, clock::now());
+    let mut bounds = shard.stream_bounds(&peer);
+    let mut count = StreamCount::new(bounds.0, bounds.1, clock::now());
     let mut idle_since = None;
     loop {
         let changed = peer.changed.notified();
@@ -110,7 +111,11 @@ pub(super) async fn keep(shard: Rc<Shard>, peer: Rc<Peer>, endpoint: Endpoint) {
             continue;
         }
         if idle_since.take().is_some() {
-            count = StreamCount::new(min, max, clock::now());
+            count = StreamCount::new(bounds.0, bounds.1, clock::now());
+        }
+        let before = std::mem::replace(&mut bounds, shard.stream_bounds(&peer));
+        if before != bounds {
+            count.bound(bounds.0, bounds.1, clock::now());
         }
         count.ask(peer.want.get());
         let want = count.look(&peer.seen(), clock::now()).min(PEER_STREAMS_MAX);
@@ -182,15 +187,18 @@ async fn dial(
     shard: &Shard,
     endpoint: &Endpoint,
     expected: Option<&PeerIdentity>,
-) -> Result<(TcpTransport, Ends, Option<Known>), DialError> {
+) -> Result<(Served, Ends, Option<Known>), DialError> {
     let unreachable = |why: String| DialError::Unreachable(why);
     let address = transport_address(endpoint).map_err(unreachable)?;
     let socket =
         novacron_transport::connect(&address, DIAL_TIMEOUT).await.map_err(|e| unreachable(e.to_string()))?;
     let (socket, known) = secure(shard, socket, expected).await?;
-    let mut transport = shard.transport(socket).map_err(unreachable)?;
+    // Halves of a secret are said where it is proven who hears them.
+    let at = known.as_ref().and(peer_address(&socket.peer()));
+    let offer = at.and_then(|at| shard.pairs.offer(socket.local(), Some(at)));
+    let mut transport = serving::serve(shard, socket).map_err(unreachable)?;
     let nonce = crate::random().map_err(unreachable)?;
-    let hello = Hello::new(shard.identity, shard.group(), nonce);
+    let hello = Hello { probe: offer, ..Hello::new(shard.identity, shard.group(), nonce) };
     transport.submit(hello.to_frame()).map_err(|refused| unreachable(refused.to_string()))?;
     let answer = timeout(HANDSHAKE_TIMEOUT, first_frame(&mut transport)).await;
     let frame = answer
@@ -210,6 +218,9 @@ async fn dial(
                 return Err(DialError::Refused(
                     "it calls itself otherwise than its certificate does".to_owned(),
                 ));
+            }
+            if let (Some(offer), Some(at), Some(known)) = (&offer, at, &known) {
+                shard.pairs.answered(offer, accept.probe.as_ref(), (at, &known.identity), accept.identity);
             }
             let nonces = [nonce, accept.nonce];
             Ok((transport, Ends { dialler: shard.identity, acceptor: accept.identity, nonces }, known))

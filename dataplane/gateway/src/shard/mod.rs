@@ -2,13 +2,19 @@
 //! registry, which no guest byte passes.
 
 mod accept;
+mod admission;
+mod budget;
 mod codec;
 mod connection;
+mod content;
 mod dial;
+mod follow;
 mod idle;
 mod load;
 mod peer;
+mod placing;
 mod running;
+mod serving;
 mod session;
 mod share;
 mod stream;
@@ -20,29 +26,35 @@ pub(crate) use codec::CodecInbox;
 use crate::clock;
 use crate::control::Answer;
 use crate::limits::{
-    NOT_BELIEVED_WAIT, PEERS_MAX, RECEIVE_POOL_BUSY, SHARD_COMMANDS_MAX, STRANGER_STREAMS_MAX,
-    STREAM_QUEUE_BYTES, STREAM_SILENCE_MAX,
+    NOT_BELIEVED_WAIT, PEERS_MAX, RECEIVE_POOL_BUSY, SHARD_COMMANDS_MAX, SPARE_SHARE, STRANGER_STREAMS_MAX,
 };
+use crate::path::{Modes, Pairs};
 use crate::registry::{Misfit, Registry};
+use crate::spread::Spread;
+use crate::told::Told;
 use crate::trust::{Known, Refusals, Trust, WRONG_PEER, WRONG_TOKEN};
 use bytes::Bytes;
 use codec::{CodecWork, Errand};
+use content::Contents;
 use novacron_control_api::{
     Codec, Endpoint, ErrorCode, PeerIdentity, RpcError, SessionOpen, SessionOptions, SessionRecord,
     SessionSide,
 };
-use novacron_protocol::limits::{FRAME_PAYLOAD_MAX, LANES_MAX, MEMORY_BYTES_MAX, ZSTD_LEVEL_MAX};
+use novacron_protocol::limits::{LANES_MAX, MEMORY_BYTES_MAX, ZSTD_LEVEL_MAX};
 use novacron_protocol::page::policy::Mode;
 use novacron_protocol::session::{Ends, MIGRATION, Role, Session, SessionConfig, Token};
-use novacron_protocol::stream::{MemoryBudget, ReceiveMemory, StreamId};
-use novacron_protocol::wire::{FrameHeader, Identity, Open, Reason, ReasonCode};
+use novacron_protocol::stream::{Buffers, MemoryBudget, ReceiveMemory, StreamId};
+use novacron_protocol::wire::{Identity, Open, Reason, ReasonCode};
 use novacron_transport::shard::{Receiver, Sender, mailbox, sleep, spawn};
-use novacron_transport::{Address, FramePool, OpenSocket, SocketOptions, TcpConfig, TcpTransport};
+use novacron_transport::{Address, FramePool};
 use peer::{Peer, Stream};
+use placing::Placing;
 use running::Running;
+use serving::{Carriage, Served};
 use share::{SendMemory, Share};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,8 +69,12 @@ pub(crate) enum Command {
     Release { session: u64 },
     /// Other peers are believed than before: closes the streams of those that are not, and fails their sessions.
     TrustChanged,
+    /// Some path has another mode: streams and sessions follow it.
+    ModesChanged,
     /// Serves a stream that a peer dialled, whose handshake is complete but for the answer.
     Adopt(Box<Handshaken>),
+    /// Serves a stream for a session of another shard.
+    Carry(Box<Carriage>),
     /// Ends the shard.
     End,
 }
@@ -111,18 +127,28 @@ pub(crate) struct Shard {
     /// What sessions may keep until it is verified, and what they may promise to their peers.
     send_memory: Rc<SendMemory>,
     receive_memory: ReceiveMemory,
+    /// Memory that frames and batches of any session were made in.
+    buffers: Buffers,
     delta_bytes: u64,
     delta_memory: MemoryBudget,
+    /// Pages that sessions have brought, for others.
+    contents: Contents,
     /// What this shard encodes and decodes, for its own sessions and for others'.
     codecs: Rc<CodecWork>,
     sessions: RefCell<BTreeMap<u64, Rc<Running>>>,
     dialled: RefCell<HashMap<Dialled, Rc<Peer>>>,
     accepted: RefCell<HashMap<Dialler, Rc<Peer>>>,
     streams_ever: Cell<u32>,
-    /// Streams to a peer, least and most.
-    streams: (usize, usize),
-    /// The congestion control that streams ask for; `None`: the system's.
-    congestion: Option<&'static str>,
+    /// Every shard, this one included, and which of them serve this one's streams.
+    shards: Vec<ShardHandle>,
+    placing: Placing,
+    spread: Arc<Spread>,
+    /// What of the modes' profiles is told otherwise.
+    told: Told,
+    /// Which mode the path to each peer has.
+    modes: Arc<Modes>,
+    /// Whom it shares the secret of probes with.
+    pairs: Arc<Pairs>,
     ending: Cell<bool>,
 }
 
@@ -141,21 +167,29 @@ pub(crate) struct ShardConfig {
     pub(crate) refusals: Arc<Refusals>,
     pub(crate) pool_bytes: usize,
     pub(crate) promised_bytes: usize,
-    pub(crate) streams: (usize, usize),
-    pub(crate) congestion: Option<&'static str>,
+    pub(crate) told: Told,
+    pub(crate) modes: Arc<Modes>,
+    pub(crate) pairs: Arc<Pairs>,
     /// What a session may spend on remembering, and whose memory that is: every shard's.
     pub(crate) delta_bytes: u64,
     pub(crate) delta_memory: MemoryBudget,
-    /// Every shard, this one included.
+    /// What content stores spend together, and for how long one is kept after its last session.
+    pub(crate) content_memory: MemoryBudget,
+    pub(crate) content_keep: Duration,
+    /// Every shard, this one included, and their processors; none where the kernel moves them about.
     pub(crate) shards: Vec<ShardHandle>,
+    pub(crate) cpus: Vec<usize>,
+    /// Where packets arrive on a processor of their own.
+    pub(crate) spread: Arc<Spread>,
 }
 
 /// Runs a shard until it is told to end.
 pub(crate) async fn run(index: usize, config: ShardConfig, mailboxes: Mailboxes) {
     let Mailboxes { mut commands, codec } = mailboxes;
-    let codecs = CodecWork::new(index, config.shards.into_iter().map(|shard| shard.codec).collect());
+    let codecs = CodecWork::new(index, config.shards.iter().map(|shard| shard.codec.clone()).collect());
     spawn(codec::receive(Rc::clone(&codecs), codec)).detach();
     spawn(codec::work(Rc::clone(&codecs))).detach();
+    let placing = Placing::new(index, config.shards.len(), config.cpus);
     let shard = Rc::new(Shard {
         index,
         registry: config.registry,
@@ -166,15 +200,21 @@ pub(crate) async fn run(index: usize, config: ShardConfig, mailboxes: Mailboxes)
         receive_pool: FramePool::new(config.pool_bytes),
         send_memory: SendMemory::new(config.pool_bytes as u64),
         receive_memory: ReceiveMemory::new(config.promised_bytes as u64),
+        buffers: Buffers::new(config.pool_bytes / SPARE_SHARE),
         delta_bytes: config.delta_bytes,
         delta_memory: config.delta_memory,
+        contents: Contents::new(config.content_memory, config.content_keep),
         codecs,
         sessions: RefCell::default(),
         dialled: RefCell::default(),
         accepted: RefCell::default(),
         streams_ever: Cell::new(0),
-        streams: config.streams,
-        congestion: config.congestion,
+        shards: config.shards,
+        placing,
+        spread: config.spread,
+        told: config.told,
+        modes: config.modes,
+        pairs: config.pairs,
         ending: Cell::new(false),
     });
     while let Some(command) = commands.receive().await {
@@ -194,7 +234,9 @@ pub(crate) async fn run(index: usize, config: ShardConfig, mailboxes: Mailboxes)
                 }
             }
             Command::TrustChanged => shard.look_again(),
+            Command::ModesChanged => shard.follow_modes(),
             Command::Adopt(handshaken) => accept::adopt(&shard, *handshaken),
+            Command::Carry(carriage) => spawn(serving::carry(*carriage)).detach(),
             Command::End => {
                 shard.ending.set(true);
                 return;
@@ -281,7 +323,8 @@ async fn open_source(shard: &Rc<Shard>, open: &SessionOpen, mut record: SessionR
     let accept_wait = Duration::from_millis(open.options.accept_timeout_ms);
     let peer = shard.dialled_peer(endpoint, open.peer_identity.as_ref());
     let config = session_config(open, shard.codecs.workers());
-    let core = Session::source(shard.with_memory(config), clock::now());
+    let config = shard.contents.for_source(&open.tenant, shard.with_memory(config));
+    let core = Session::source(config, clock::now());
     let (side, options) = (open.side.clone(), &open.options);
     let running = Running::new(core, record, side, Rc::clone(&peer), Some(answer), options, shard.share());
     shard.start(&running, open.options.streams as usize);
@@ -306,6 +349,7 @@ impl Shard {
     fn with_memory(&self, config: SessionConfig) -> SessionConfig {
         SessionConfig {
             receive_memory: self.receive_memory.clone(),
+            buffers: self.buffers.clone(),
             memory_bytes: config.memory_bytes.min(self.delta_bytes),
             memory_budget: self.delta_memory.clone(),
             ..config
@@ -348,7 +392,9 @@ impl Shard {
         };
         expected.record.peer = peer.name.parse().ok();
         let config = session_config(&expected.open, self.codecs.workers());
-        let core = Session::destination(self.with_memory(config), clock::now());
+        let config =
+            self.contents.for_destination(&expected.open.tenant, &peer.name, self.with_memory(config));
+        let core = Session::destination(config, clock::now());
         let running = Running::new(
             core,
             expected.record,
@@ -379,6 +425,10 @@ impl Shard {
                 let Some(known) = &stream.known else { continue };
                 let Err(why) = trust.still_believes(known) else { continue };
                 trust.refusals.count("ended");
+                if let Some(address) = stream.address {
+                    self.pairs.forget(address);
+                }
+                self.contents.give_up(&peer.name);
                 tracing::warn!(peer = %known.identity, %why, "a peer is not believed any more: its streams and sessions end");
                 let text = format!("{} is not believed any more: {why}", known.identity);
                 for running in peer.sessions() {
@@ -411,10 +461,18 @@ impl Shard {
     }
 
     /// A session is over, and has said its last word.
-    fn forget(&self, running: &Running) {
+    fn forget(self: &Rc<Self>, running: &Running) {
         self.sessions.borrow_mut().remove(&running.id);
         running.end_codecs();
         running.peer.leave(running.id);
+        if let Some(wait) = self.contents.sweep() {
+            let shard = Rc::clone(self);
+            spawn(async move {
+                sleep(wait).await;
+                shard.contents.sweep();
+            })
+            .detach();
+        }
     }
 
     /// The peer at `endpoint`, with a task that keeps streams to it.
@@ -424,6 +482,10 @@ impl Shard {
             return Rc::clone(peer);
         }
         let peer = Peer::new(name.0.clone(), expected.cloned(), self.trust.clone(), self.refusals.clone());
+        if let Endpoint::Tcp { host, .. } = endpoint {
+            // One with a name is known when its first stream is.
+            self.is_at(&peer, host.parse().ok());
+        }
         self.dialled.borrow_mut().insert(name, Rc::clone(&peer));
         spawn(dial::keep(Rc::clone(self), Rc::clone(&peer), endpoint.clone())).detach();
         peer
@@ -473,32 +535,17 @@ impl Shard {
         u16::try_from(self.index).unwrap_or(u16::MAX)
     }
 
-    /// A stream's transport over a connected socket.
-    fn transport(&self, socket: OpenSocket) -> Result<TcpTransport, String> {
-        // A gateway reads its streams whatever its hypervisors do: credit holds senders back, not the socket. Bytes
-        // that stay unacknowledged therefore mean a dead path.
-        let mut options =
-            SocketOptions { user_timeout: Some(STREAM_SILENCE_MAX), ..SocketOptions::for_streams() };
-        options.congestion_preferred = self.congestion.map(str::to_owned);
-        if matches!(socket.peer(), novacron_transport::Peer::Tcp(address) if address.ip().is_loopback()) {
-            // What paces for a path of unknown width only costs timers on one that has no width.
-            options.congestion_preferred = Some("cubic".to_owned());
-        }
-        let config = TcpConfig {
-            socket: options,
-            payload_bytes_max: FRAME_PAYLOAD_MAX,
-            header_check: FrameHeader::is_intact,
-            queue_low_water_bytes: STREAM_QUEUE_BYTES,
-            ..TcpConfig::default()
-        };
-        TcpTransport::attach(socket, config, self.pool.clone(), self.receive_pool.clone())
-            .map_err(|e| e.to_string())
+    /// A stream with a number of its own.
+    fn stream(&self, served: &Served, ends: Ends, known: Option<Known>) -> Rc<Stream> {
+        Stream::new(self.next_stream(), ends, known, served)
     }
+}
 
-    /// A stream over a transport, with the congestion control that its socket says it has.
-    fn stream(&self, transport: &TcpTransport, ends: Ends, known: Option<Known>) -> Rc<Stream> {
-        let applied = transport.applied_options().ok().and_then(|applied| applied.congestion);
-        Stream::new(self.next_stream(), ends, known, applied.unwrap_or_default())
+/// The address at the other end of a stream.
+fn peer_address(peer: &novacron_transport::Peer) -> Option<IpAddr> {
+    match peer {
+        novacron_transport::Peer::Tcp(address) => Some(address.ip()),
+        _ => None,
     }
 }
 

@@ -1,8 +1,10 @@
 //! A peer gateway as one shard knows it: the streams to it, and the sessions that share them.
 
 use super::load::Load;
+use super::serving::Served;
 use crate::clock;
 use crate::limits::{FRUITLESS_WAIT, NOT_BELIEVED_WAIT, PEER_STREAMS_MAX, SOONER_MIN};
+use crate::path::Current;
 use crate::shard::running::Running;
 use crate::trust::{Known, Refusals, Trust, WRONG_TOKEN};
 use bytes::Bytes;
@@ -14,6 +16,7 @@ use novacron_protocol::wire::{FrameHeader, Lane, Reason, ReasonCode};
 use novacron_transport::shard::{Notify, sleep, spawn};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -26,13 +29,22 @@ pub(crate) struct Stream {
     pub(crate) ends: Ends,
     /// Who is at the other end; `None` where nothing is encrypted.
     pub(crate) known: Option<Known>,
+    /// The shard that serves it, and whether its packets arrive there.
+    pub(crate) served_by: usize,
+    pub(crate) steered: bool,
     /// Frames may wait, or the stream is to close.
     pub(crate) wake: Notify,
     pub(crate) closing: Cell<bool>,
     /// It takes nothing more, and closes when what it carries has arrived.
     pub(crate) retiring: Cell<bool>,
-    /// The congestion control that its socket has.
-    pub(crate) congestion: String,
+    /// Where its other end is.
+    pub(crate) address: Option<IpAddr>,
+    /// The congestion control that its socket has; nothing: not known yet.
+    pub(crate) congestion: RefCell<String>,
+    /// The one that it is to ask for.
+    pub(crate) congestion_wanted: Cell<Option<&'static str>>,
+    /// The one that it asked for, until it is known what came of it.
+    pub(crate) congestion_asked: Cell<Option<&'static str>>,
     /// It has room, and found nothing to send when it last looked, or left it to another.
     pub(crate) idle: Cell<bool>,
     /// It was chosen to take the next frame.
@@ -92,15 +104,20 @@ impl UnderWay {
 }
 
 impl Stream {
-    pub(crate) fn new(id: StreamId, ends: Ends, known: Option<Known>, congestion: String) -> Rc<Stream> {
+    pub(super) fn new(id: StreamId, ends: Ends, known: Option<Known>, served: &Served) -> Rc<Stream> {
         Rc::new(Stream {
             id,
             ends,
             known,
+            served_by: served.place.shard,
+            steered: served.place.where_packets_arrive,
             wake: Notify::new(),
             closing: Cell::default(),
             retiring: Cell::default(),
-            congestion,
+            address: served.address,
+            congestion: RefCell::default(),
+            congestion_wanted: Cell::default(),
+            congestion_asked: Cell::default(),
             idle: Cell::default(),
             chosen: Cell::default(),
             fruitless: Cell::default(),
@@ -109,6 +126,14 @@ impl Stream {
             under_way: RefCell::default(),
             answers: RefCell::default(),
         })
+    }
+
+    /// It is to have this congestion control from now on; `None`: whatever it has.
+    pub(crate) fn prefer(&self, congestion: Option<&'static str>) {
+        if congestion.is_some_and(|wanted| *self.congestion.borrow() != wanted) {
+            self.congestion_wanted.set(congestion);
+            self.wake.notify();
+        }
     }
 
     /// Answers a frame that belongs to no session.
@@ -137,6 +162,10 @@ fn best(streams: &[Rc<Stream>], now: Instant) -> Option<&Rc<Stream>> {
 pub(crate) struct Peer {
     /// How people know it.
     pub(crate) name: String,
+    /// Where it is, once that is known.
+    pub(crate) address: Cell<Option<IpAddr>>,
+    /// The mode of the path to it, as its streams and sessions have it.
+    pub(crate) mode: RefCell<Option<Current>>,
     streams: RefCell<Vec<Rc<Stream>>>,
     sessions: RefCell<Vec<Rc<Running>>>,
     /// Where the clock of the session that was served last began.
@@ -166,6 +195,8 @@ impl Peer {
     ) -> Rc<Peer> {
         Rc::new(Peer {
             name,
+            address: Cell::default(),
+            mode: RefCell::default(),
             expected,
             trust,
             refusals,
@@ -183,6 +214,9 @@ impl Peer {
     pub(crate) fn join(&self, running: &Rc<Running>, streams: usize) {
         self.want.set(self.want.get().max(streams.min(PEER_STREAMS_MAX)));
         self.sessions.borrow_mut().push(Rc::clone(running));
+        if let Some(current) = &*self.mode.borrow() {
+            running.follow(current);
+        }
         let streams: Vec<Rc<Stream>> = self.streams.borrow().clone();
         for stream in streams {
             self.offer(&stream, running);
@@ -278,11 +312,25 @@ impl Peer {
     /// The congestion controls of its streams, each once.
     pub(crate) fn congestion(&self) -> Vec<String> {
         let mut names: Vec<String> =
-            self.streams.borrow().iter().map(|stream| stream.congestion.clone()).collect();
+            self.streams.borrow().iter().map(|stream| stream.congestion.borrow().clone()).collect();
         names.retain(|name| !name.is_empty());
         names.sort_unstable();
         names.dedup();
         names
+    }
+
+    /// How many shards serve its streams.
+    pub(crate) fn serving_shards(&self) -> u32 {
+        let mut shards: Vec<usize> = self.streams.borrow().iter().map(|stream| stream.served_by).collect();
+        shards.sort_unstable();
+        shards.dedup();
+        u32::try_from(shards.len()).unwrap_or(u32::MAX)
+    }
+
+    /// How many of its streams are served where their packets arrive.
+    pub(crate) fn steered_streams(&self) -> u32 {
+        let steered = self.streams.borrow().iter().filter(|stream| stream.steered).count();
+        u32::try_from(steered).unwrap_or(u32::MAX)
     }
 
     /// A stream died.

@@ -2,11 +2,13 @@
 
 use super::codec::CodecWork;
 use super::connection::Connection;
+use super::follow;
 use super::peer::Peer;
 use super::share::Share;
 use super::turn::Turn;
 use crate::clock::{self, Monotonic};
 use crate::control::Answer;
+use crate::path::Current;
 use crate::record;
 use bytes::Bytes;
 use novacron_control_api::{
@@ -275,6 +277,12 @@ impl Running {
         self.core.borrow().config().witness()
     }
 
+    /// The path to the peer has this mode from now on.
+    pub(super) fn follow(&self, current: &Current) {
+        follow::followed(&mut self.record.borrow_mut(), current);
+        self.with(|core| core.follow(&current.mode.profile()));
+    }
+
     pub(crate) fn is_opening(&self) -> bool {
         matches!(self.core.borrow().state(), State::Opening { .. })
     }
@@ -408,6 +416,8 @@ impl Running {
         let mut record = self.record.borrow_mut();
         record::update(&mut record, &self.core.borrow());
         record.streams.congestion = self.peer.congestion();
+        record.streams.shards = self.peer.serving_shards();
+        record.streams.steered = self.peer.steered_streams();
         if self.released.get() {
             record.state = novacron_control_api::SessionState::Failed;
             record.ended_at.get_or_insert_with(novacron_control_api::Timestamp::now);

@@ -1,16 +1,16 @@
 //! Serving one stream: frames out as it has room, frames in to their sessions.
 
-use super::Shard;
 use super::load::Load;
 use super::peer::{Peer, Stream};
+use super::{Shard, follow};
 use crate::clock;
-use crate::limits::{STREAM_LOOK, STREAM_LOOK_MIN};
 use crate::record;
 use crate::registry::Known;
 use bytes::Bytes;
 use novacron_protocol::session::Ends;
 use novacron_protocol::wire::{FRAME_HEADER_BYTES, FrameHeader, Kind, Open, Reason, ReasonCode};
 use novacron_transport::contract::{CloseReason, Event, Refused, Transport};
+use novacron_transport::limits::{STREAM_LOOK, STREAM_LOOK_MIN};
 use novacron_transport::shard::{sleep, yield_now};
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -30,6 +30,7 @@ pub(super) async fn serve<T: Transport>(
     stream: &Rc<Stream>,
     mut transport: T,
 ) {
+    shard.stream_follows(peer, stream, stream.address);
     peer.stream_opened(stream);
     let reason = exchange(shard, peer, stream, &mut transport).await;
     match reason {
@@ -57,6 +58,7 @@ async fn exchange<T: Transport>(
                     transport.finish();
                     return Poll::Ready(Event::Closed(CloseReason::Local));
                 }
+                follow::apply(stream, transport);
                 let filled = fill(peer, stream, transport);
                 if stream.retiring.get()
                     && stream.under_way.borrow().is_empty()
@@ -76,7 +78,9 @@ async fn exchange<T: Transport>(
                     woken.set(stream.wake.notified());
                     continue;
                 }
-                if look.is_none() && !stream.under_way.borrow().is_empty() {
+                // What a stream that carries nothing was asked to change is to be seen as well.
+                let looks = stream.congestion_asked.get().is_some() || !stream.under_way.borrow().is_empty();
+                if look.is_none() && looks {
                     let (least, most) = STREAM_LOOK;
                     let wait = (stream.load.get().round_trip / 8).clamp(least, most);
                     look = Some(Box::pin(sleep(wait)));
@@ -122,6 +126,7 @@ fn look_at<T: Transport>(peer: &Peer, stream: &Stream, transport: &mut T) {
         return;
     }
     stream.looked_at.set(now);
+    follow::see_what_came_of_it(peer, stream, transport);
     let Some(flow) = transport.flow() else { return };
     let load = Load::new(&flow, now);
     stream.load.set(load);

@@ -105,9 +105,14 @@ impl Trust {
         Ok(socket)
     }
 
-    /// Secures a connection that was accepted. Whether the peer may anything is asked afterwards, when it can be told.
-    pub(crate) async fn accepted(&self, socket: OpenSocket) -> Result<OpenSocket, Refused> {
-        Ok(self.now().credentials.secure_accepted(socket).await?)
+    /// Secures a connection that was accepted, when it is its `turn`. Whether the peer may anything is asked afterwards, when it
+    /// can be told.
+    pub(crate) async fn accepted(
+        &self,
+        socket: OpenSocket,
+        turn: impl Future<Output = ()>,
+    ) -> Result<OpenSocket, Refused> {
+        Ok(self.now().credentials.secure_accepted(socket, turn).await?)
     }
 
     /// Who is at the other end of a secured connection.

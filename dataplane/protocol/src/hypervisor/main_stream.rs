@@ -128,7 +128,11 @@ impl MainStream {
             return self.enter_foreign(id, 5);
         }
         tracker.enter(StreamPhase::Precopy);
-        self.go(At::Ram { last: buf[0] == SECTION_END }, 5)
+        let last = buf[0] == SECTION_END;
+        if last {
+            tracker.stop();
+        }
+        self.go(At::Ram { last }, 5)
     }
 
     /// Steps into a section of unknown length: a device's. Before RAM has ended more pages will come, so its
@@ -209,6 +213,7 @@ impl MainStream {
                 }
             },
             COMMAND_SWITCHOVER_START => {
+                tracker.stop();
                 tracker.enter(StreamPhase::Switchover);
                 Step::Opaque(bytes)
             }

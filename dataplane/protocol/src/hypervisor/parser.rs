@@ -165,6 +165,11 @@ impl Parser {
         self.tracker.progress()
     }
 
+    /// Whether the source has stopped its guest ([`StreamProgress::stopped`]).
+    pub fn is_stopped(&self) -> bool {
+        self.tracker.is_stopped()
+    }
+
     /// The name that the hypervisor gave to a block; block numbers mean nothing outside this connection.
     pub fn block_name(&self, block: BlockId) -> Option<&[u8]> {
         self.blocks.name(block)

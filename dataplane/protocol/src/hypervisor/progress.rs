@@ -43,6 +43,9 @@ pub struct StreamProgress {
     pub kind: StreamKind,
     /// How far the migration is.
     pub phase: StreamPhase,
+    /// The source has stopped its guest: what QEMU sends only then has begun, that is the last section of RAM
+    /// (`ram_save_complete` in `migration/ram.c`) or the announcement of the switchover.
+    pub stopped: bool,
     /// The guest's RAM as QEMU announced it, in bytes; 0 until then and on connections that do not say.
     pub ram_total_bytes: u64,
     /// Pages sent with contents, in whatever form: whole, XBZRLE or compressed by QEMU.
@@ -79,6 +82,15 @@ impl Tracker {
     /// Moves on to `phase`; a migration never goes back to an earlier one.
     pub(super) fn enter(&mut self, phase: StreamPhase) {
         self.progress.phase = self.progress.phase.max(phase);
+    }
+
+    /// What is sent from here on is sent by a source that has stopped its guest.
+    pub(super) fn stop(&mut self) {
+        self.progress.stopped = true;
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.progress.stopped
     }
 
     pub(super) fn set_ram_total(&mut self, bytes: u64) {

@@ -3,7 +3,8 @@
 //! The first decision falls once both round trip and bandwidth are known, or after [`MODE_FIRST_DECISION`] with what is. Then
 //! the path is looked at every interval. A value must be past a threshold by a margin to count as past it, and after a change
 //! comes a rest, so that a path that sits on a threshold does not move the mode to and fro. A *sharp* change, by a factor that
-//! such a path does not show, waits for neither interval nor rest, once a second reading confirms it.
+//! such a path does not show, waits for neither interval nor rest: once a second reading confirms it, the path is another one,
+//! and is measured and decided on as at first.
 
 use super::Mode;
 use crate::limits::{MODE_FIRST_DECISION, MODE_MARGIN, MODE_REST, MODE_SHARP};
@@ -87,6 +88,10 @@ pub struct Detector {
     base: Recent,
     /// A sharp change was seen once.
     doubted: bool,
+    /// Since when a path that changed sharply is measured anew.
+    anew: Option<Instant>,
+    /// Whoever measures has not been told yet.
+    asks_anew: bool,
 }
 
 impl Detector {
@@ -102,6 +107,8 @@ impl Detector {
             changed: None,
             base: Recent::default(),
             doubted: false,
+            anew: None,
+            asks_anew: false,
         }
     }
 
@@ -141,27 +148,58 @@ impl Detector {
     }
 
     fn look_again(&mut self, now: Instant, reading: Recent, mode: Mode, why: Why) {
+        if let Some(since) = self.anew {
+            return self.decide_anew(now, since, reading, mode);
+        }
+        // A bandwidth that was not needed, and bears the mode out, is no change.
+        if self.base.bandwidth_bits_per_s.is_none() && self.class(reading, None) == Some(mode) {
+            self.base.bandwidth_bits_per_s = reading.bandwidth_bits_per_s;
+        }
         let sharp = is_sharp(self.base.rtt_ns, reading.rtt_ns)
             || is_sharp(self.base.bandwidth_bits_per_s, reading.bandwidth_bits_per_s);
         let confirmed = sharp && self.doubted;
         self.doubted = sharp && !confirmed;
+        if confirmed && why != Why::Unknown {
+            (self.anew, self.asks_anew) = (Some(now), true);
+            // What was measured of the bandwidth is of the path as it was: what counts of it now is whether it is needed.
+            return self.decide_anew(now, now, Recent { bandwidth_bits_per_s: None, ..reading }, mode);
+        }
         let is_due = now.since(self.looked) >= self.thresholds.interval || why == Why::Unknown;
-        if !is_due && !confirmed {
+        if !is_due {
             return;
         }
         let Some(decided) = self.class(reading, Some(mode)) else { return };
         let rested = self.changed.is_none_or(|changed| now.since(changed) >= MODE_REST);
-        let may_change = confirmed || why == Why::Unknown || rested;
-        if decided != mode && may_change {
+        if decided != mode && (why == Why::Unknown || rested) {
             self.changed = Some(now);
-            self.measured = Some((decided, if confirmed { Why::Sharp } else { Why::Measured }));
+            self.measured = Some((decided, Why::Measured));
         } else if why == Why::Unknown {
             self.measured = Some((decided, Why::Measured));
         }
         self.looked = now;
-        if confirmed || why == Why::Unknown || decided != mode {
+        if why == Why::Unknown || decided != mode {
             self.base = reading;
         }
+    }
+
+    /// Decides on a path that changed sharply: once it is known what it is, or after as long as at first. It is another path, so
+    /// that no margin speaks for the present mode.
+    fn decide_anew(&mut self, now: Instant, since: Instant, reading: Recent, mode: Mode) {
+        let decided = self.class(reading, None);
+        if decided.is_none() && now.since(since) < MODE_FIRST_DECISION {
+            return;
+        }
+        self.anew = None;
+        (self.looked, self.base) = (now, reading);
+        if let Some(decided) = decided.filter(|decided| *decided != mode) {
+            self.changed = Some(now);
+            self.measured = Some((decided, Why::Sharp));
+        }
+    }
+
+    /// Whether the path changed so that what was measured of it before says nothing any more. True once for each such change.
+    pub fn asks_anew(&mut self) -> bool {
+        std::mem::take(&mut self.asks_anew)
     }
 
     /// The mode of a reading, with the margin in favour of the present one; `None`: it cannot be said.
@@ -280,11 +318,35 @@ mod tests {
         assert_eq!(detector.observe(at(1_000), reading(80.0, 200.0)), None);
         assert_eq!(detector.observe(at(1_250), reading(1.0, 1_500.0)), None);
         assert_eq!(detector.observe(at(2_000), reading(80.0, 200.0)), None);
+        assert!(!detector.asks_anew());
         let there = detector.observe(at(2_250), reading(80.0, 200.0)).unwrap();
         assert_eq!((there.to, there.why), (Mode::Internet, Why::Sharp));
-        assert_eq!(detector.observe(at(9_000), reading(1.0, 1_500.0)), None);
-        let back = detector.observe(at(9_250), reading(1.0, 1_500.0)).unwrap();
+        assert!(detector.asks_anew() && !detector.asks_anew());
+        // A round trip of 80 ms needed no bandwidth; when that is known, it is a part of the same path.
+        let unknown = |rtt_ms: f64| Recent { rtt_ns: Some(rtt_ms * 1e6), bandwidth_bits_per_s: None };
+        assert_eq!(detector.observe(at(2_500), unknown(80.0)), None);
+        for ms in (2_750..8_000).step_by(250) {
+            assert_eq!(detector.observe(at(ms), reading(80.0, 200.0)), None);
+        }
+        assert!(!detector.asks_anew());
+        // The way back needs it: what it was at 80 ms does not count.
+        assert_eq!(detector.observe(at(9_000), reading(1.0, 200.0)), None);
+        assert_eq!(detector.observe(at(9_250), reading(1.0, 200.0)), None);
+        assert!(detector.asks_anew());
+        assert_eq!(detector.observe(at(9_500), unknown(1.0)), None);
+        let back = detector.observe(at(9_750), reading(1.0, 1_100.0)).unwrap();
         assert_eq!((back.to, back.why), (Mode::Datacenter, Why::Sharp));
+    }
+
+    #[test]
+    fn a_path_that_stays_unknown_after_a_sharp_change_keeps_its_mode() {
+        let mut detector = detector();
+        detector.observe(at(100), reading(80.0, 200.0));
+        let lost = Recent { rtt_ns: Some(1e6), bandwidth_bits_per_s: None };
+        for ms in (1_000..5_000).step_by(250) {
+            assert_eq!(detector.observe(at(ms), lost), None);
+        }
+        assert_eq!(detector.mode(), Some(Mode::Internet));
     }
 
     #[test]

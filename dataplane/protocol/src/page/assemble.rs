@@ -19,6 +19,7 @@ use super::lane::{LaneId, lane_of};
 use super::ops::{Op, OpError, OpReader, RunKind};
 use super::part::Bodies;
 use crate::limits::{BATCH_LEN_MAX, PAGE_BYTES};
+use bytes::{BufMut, BytesMut};
 
 const LAYOUT: u8 = 0;
 const HEADER_BYTES: usize = 16;
@@ -182,7 +183,7 @@ impl Assembler {
         index: &[u8],
         parts: &mut [Bodies<'_>],
         batch_len: usize,
-        out: &mut Vec<u8>,
+        out: &mut BytesMut,
     ) -> Result<(), IndexError> {
         out.clear();
         let result = self.splice(index, parts, batch_len, out);
@@ -244,7 +245,7 @@ impl Assembler {
         index: &[u8],
         parts: &mut [Bodies<'_>],
         batch_len: usize,
-        out: &mut Vec<u8>,
+        out: &mut BytesMut,
     ) -> Result<(), IndexError> {
         let lanes = lane_count(parts.len())?;
         let Opened { ops, mut literals } = self.open(index, batch_len)?;
@@ -263,7 +264,7 @@ impl Assembler {
                 Op::Run { kind: RunKind::Zeros, first_word, count } => {
                     for word in words(first_word, count) {
                         out.extend_from_slice(&word.to_be_bytes());
-                        out.push(0);
+                        out.put_u8(0);
                     }
                 }
                 Op::Run { kind, first_word, count } => {
@@ -368,10 +369,10 @@ mod tests {
 
     fn assemble(index: &[u8], parts: &[&[u8]], batch_len: usize) -> Result<Vec<u8>, IndexError> {
         let mut parts: Vec<Bodies> = parts.iter().map(|part| Bodies::new(part)).collect();
-        let mut out = vec![9; 3];
+        let mut out = BytesMut::from(&[9; 3][..]);
         let result = Assembler::new().assemble(index, &mut parts, batch_len, &mut out);
         assert!(result.is_ok() || out.is_empty());
-        result.map(|()| out)
+        result.map(|()| out.to_vec())
     }
 
     #[test]

@@ -6,6 +6,7 @@
 use super::Effort;
 use super::assemble::write_index;
 use super::block::{Codec, Compressor};
+use super::content::{KnownContent, SentContent};
 use super::lane::LaneId;
 use super::memory::EncoderMemory;
 use super::part::{begin_part, set_codec};
@@ -17,6 +18,7 @@ use crate::hypervisor::Span;
 use crate::limits::PAGE_BYTES;
 use crate::time::Clock;
 use novacron_kernels::is_zero;
+use std::sync::Arc;
 
 /// How a batch is to be carried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +44,7 @@ pub enum RawReason {
     Fruitless,
 }
 
-/// Where the guest's bytes of a batch went. The first four and the pages that are known, changed or uniform add up to the batch.
+/// Where the guest's bytes of a batch went. The first four and the pages that are known, changed, uniform or referred to add up to the batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Bytes carried as they are.
@@ -65,6 +67,8 @@ pub struct Tally {
     pub unchanged_pages: u32,
     /// Those of which only differences are carried.
     pub delta_pages: u32,
+    /// Those of which a reference to content is carried that the far side is believed to hold.
+    pub known_pages: u32,
     /// Those that are carried whole, in parts that remember.
     pub whole_pages: u32,
     /// Nanoseconds that comparing pages and remembering them took.
@@ -94,6 +98,7 @@ impl Tally {
         self.uniform_pages += other.uniform_pages;
         self.unchanged_pages += other.unchanged_pages;
         self.delta_pages += other.delta_pages;
+        self.known_pages += other.known_pages;
         self.whole_pages += other.whole_pages;
         self.memory_ns += other.memory_ns;
         self.raw_ns += other.raw_ns;
@@ -109,7 +114,7 @@ impl Tally {
 
     /// Bytes that went through a codec or past it: those that cost an encoder time.
     pub fn coded_bytes(&self) -> u64 {
-        let compared = self.uniform_pages + self.unchanged_pages + self.delta_pages;
+        let compared = self.uniform_pages + self.unchanged_pages + self.delta_pages + self.known_pages;
         self.raw_bytes + self.lz4_bytes + self.zstd_bytes + u64::from(compared) * PAGE_BYTES as u64
     }
 
@@ -129,6 +134,8 @@ pub struct Part {
     pub lane: LaneId,
     /// The part's payload.
     pub payload: Vec<u8>,
+    /// What it carries whole, and what it refers to, where there is a content store.
+    pub content: SentContent,
 }
 
 /// An encoded batch. Its buffers are reused by the next [`BatchEncoder::encode`] into it.
@@ -268,7 +275,13 @@ impl BatchEncoder {
 
     /// The same, whose lanes remember on these terms.
     pub fn remembering(lanes: u16, terms: LaneTerms) -> Self {
-        let memories = (0..lanes.max(1)).map(|_| EncoderMemory::new(terms)).collect();
+        Self::knowing(lanes, terms, None)
+    }
+
+    /// The same, and pages may be references to what the far side's store is known to hold.
+    pub fn knowing(lanes: u16, terms: LaneTerms, known: Option<&Arc<KnownContent>>) -> Self {
+        let memory = || EncoderMemory::new(terms).with_content(known.cloned());
+        let memories = (0..lanes.max(1)).map(|_| memory()).collect();
         Self { planner: Planner::new(lanes, true), encoder: PartEncoder::new(), memories }
     }
 
@@ -306,11 +319,18 @@ impl BatchEncoder {
         choice
     }
 
-    /// What `input` would become, for [`PartEncoder`]s to carry out: the index, and a part for each lane named. An error:
-    /// it is to be carried as it is.
-    pub fn plan(&mut self, input: &[u8], spans: &[Span], effort: Effort) -> Result<BatchPlan, RawReason> {
+    /// What `input` would become, for [`PartEncoder`]s to carry out, in the place of what `plan` was: the index, and a part for each
+    /// lane named. An error: it is to be carried as it is.
+    pub fn plan(
+        &mut self,
+        input: &[u8],
+        spans: &[Span],
+        effort: Effort,
+        plan: &mut BatchPlan,
+    ) -> Result<(), RawReason> {
         let tally = self.planner.plan(input, spans, effort)?;
-        Ok(self.planner.take(tally))
+        self.planner.take(tally, plan);
+        Ok(())
     }
 
     fn structure(
@@ -325,9 +345,11 @@ impl BatchEncoder {
         tally.join(&self.encoder.encode_index(ops, literals, effort, &mut out.index));
         for (lane, bodies) in self.planner.parts() {
             let mut payload = out.buffer();
-            let memory = self.memories.get_mut(usize::from(lane.0));
-            tally.join(&self.encoder.encode_part((input, bodies), effort, memory, clock, &mut payload));
-            out.parts.push(Part { lane, payload });
+            let mut memory = self.memories.get_mut(usize::from(lane.0));
+            let memory_here = memory.as_deref_mut();
+            tally.join(&self.encoder.encode_part((input, bodies), effort, memory_here, clock, &mut payload));
+            let content = memory.map(EncoderMemory::take_content).unwrap_or_default();
+            out.parts.push(Part { lane, payload, content });
         }
         out.tally = tally;
         // What a lane remembers now, its far end must learn.
@@ -347,6 +369,7 @@ pub(super) mod tests {
     use crate::hypervisor::{BlockId, WORD_BYTES};
     use crate::limits::BATCH_LEN_MAX;
     use crate::time::Instant;
+    use bytes::BytesMut;
 
     const ZSTD: Effort = Effort::Zstd { level: 1 };
 
@@ -404,9 +427,9 @@ pub(super) mod tests {
             decoder.decode(&part.payload, counts[lane] as usize, None, &mut decoded[lane]).unwrap();
         }
         let mut bodies: Vec<Bodies> = decoded.iter().map(|bytes| Bodies::new(bytes)).collect();
-        let mut batch = Vec::new();
+        let mut batch = BytesMut::new();
         assembler.assemble(&out.index, &mut bodies, len, &mut batch).unwrap();
-        batch
+        batch.into()
     }
 
     #[test]

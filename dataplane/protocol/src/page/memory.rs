@@ -1,13 +1,21 @@
 //! What each end of a lane remembers of it.
 
+use std::sync::Arc;
+
+use super::content::{ContentKey, KnownContent, ReceivedContent, SentContent};
 use super::store::PageStore;
 use super::terms::LaneTerms;
 use super::window::{Window, WindowDecoder, WindowEncoder};
 
 /// What one end remembers of one lane: the last versions of its pages, and its end of the zstd window.
-pub struct LaneMemory<W> {
+#[expect(private_bounds, reason = "a lane has these two ends and no other")]
+pub struct LaneMemory<W: Window> {
     pub(super) store: PageStore,
     pub(super) window: Option<W>,
+    /// What this end needs of the content store, where there is one.
+    pub(super) content: Option<W::Content>,
+    /// What the last part was about.
+    pub(super) last: W::Last,
 }
 
 /// What an encoder remembers: what its decoder will have decoded.
@@ -20,7 +28,12 @@ pub type DecoderMemory = LaneMemory<WindowDecoder>;
 impl<W: Window> LaneMemory<W> {
     /// Of a lane that has carried nothing.
     pub fn new(terms: LaneTerms) -> Self {
-        Self { store: PageStore::new(terms.pages), window: terms.window_log.map(W::new) }
+        Self {
+            store: PageStore::new(terms.pages),
+            window: terms.window_log.map(W::new),
+            content: None,
+            last: W::Last::default(),
+        }
     }
 
     /// Bytes taken, tables included.
@@ -34,8 +47,34 @@ impl<W: Window> LaneMemory<W> {
     }
 }
 
+impl EncoderMemory {
+    /// Pages may be references to what the far side's store is known to hold.
+    pub fn with_content(mut self, known: Option<Arc<KnownContent>>) -> Self {
+        self.content = known;
+        self
+    }
+
+    /// What the part encoded last carries whole, and what it refers to.
+    pub fn take_content(&mut self) -> SentContent {
+        std::mem::take(&mut self.last)
+    }
+}
+
+impl DecoderMemory {
+    /// Parts may refer to the content store of this key.
+    pub fn with_content(mut self, key: Option<Arc<ContentKey>>) -> Self {
+        self.content = key;
+        self
+    }
+
+    /// What the part decoded last brought whole, and what it left to be put in.
+    pub fn take_content(&mut self) -> ReceivedContent {
+        std::mem::take(&mut self.last)
+    }
+}
+
 /// Guest bytes stay out of logs.
-impl<W> std::fmt::Debug for LaneMemory<W> {
+impl<W: Window> std::fmt::Debug for LaneMemory<W> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("LaneMemory").field("pages", &self.store.pages()).finish_non_exhaustive()
     }

@@ -1,7 +1,7 @@
 //! The page codec: a batch of hypervisor stream bytes becomes an index and, per lane, a part; and back.
 //!
 //! (The specification calls the family of page encodings HDE, hierarchical delta encoding: zero pages, pages of one word, pages
-//! that are what they were, differences to their last version, and batches of the rest through lz4 or zstd, with a window that is
+//! that are what they were, differences to their last version, pages whose content the far side has, and batches of the rest through lz4 or zstd, with a window that is
 //! kept from batch to batch.)
 //!
 //! ```text
@@ -23,6 +23,7 @@
 
 mod assemble;
 mod block;
+pub(crate) mod content;
 mod delta;
 mod encode;
 mod lane;
@@ -39,6 +40,10 @@ mod window;
 
 pub use assemble::{Assembler, IndexError};
 pub use block::{BlockError, Codec};
+pub use content::{
+    ContentKey, ContentMemory, ContentStore, Hole, KnownContent, KnownStores, ReceivedContent, Referred,
+    SentContent,
+};
 pub use encode::{BatchEncoder, Choice, EncodedBatch, Part, PartEncoder, RawReason, Tally};
 pub use lane::{LANE_REGION_BYTES, LaneId, lane_of};
 pub use memory::{DecoderMemory, EncoderMemory, LaneMemory};

@@ -68,6 +68,8 @@ pub enum PartError {
         /// The page's number.
         page: u64,
     },
+    /// A page is a reference to content, and the session agreed on no store.
+    NoContent,
     /// The difference of a page leaves it, or is no difference.
     Delta {
         /// The page's number.
@@ -104,6 +106,7 @@ impl fmt::Display for PartError {
             Self::Unknown { page } => {
                 write!(f, "a part refers to page {page:#x}, which its lane does not remember")
             }
+            Self::NoContent => f.write_str("a part refers to a content store, and the session has none"),
             Self::Delta { page } => write!(f, "the difference of page {page:#x} is none"),
             Self::BodiesMissing => f.write_str("a part lacks bytes of its pages"),
             Self::Left { bytes } => write!(f, "{bytes} bytes of a part are left over"),
@@ -213,7 +216,8 @@ impl LaneDecoder {
     /// Replaces `out` by the bodies of the part `payload`, zero pages included, 4096 bytes each.
     ///
     /// A part of more than `bodies_max` pages (or than a batch can hold) is refused before any allocation or
-    /// decoding (DWCP-50). One that refers to earlier parts of its lane needs the lane's memory, and changes it. After an
+    /// decoding (DWCP-50). One that refers to earlier parts of its lane needs the lane's memory, and changes it; where it refers to the content store
+    /// the body is left zero, and [`DecoderMemory::take_content`] says what belongs there. After an
     /// error `out` holds nothing, and the lane is not to be decoded any further.
     pub fn decode(
         &mut self,

@@ -6,7 +6,7 @@ use super::lane::{LaneId, lane_of};
 use super::ops::{Op, OpWriter, RunKind};
 use super::sample::{Kind, Sampler};
 use crate::hypervisor::{BlockId, Span, WORD_BYTES};
-use crate::limits::{BATCH_LEN_MAX, PAGE_BYTES};
+use crate::limits::{BATCH_LEN_MAX, LANES_MAX, PAGE_BYTES};
 
 /// Batches shorter than this are carried as they are: frames and headers would eat what an index saves.
 const STRUCTURED_FROM_BYTES: usize = 512;
@@ -27,7 +27,7 @@ impl PageBody {
     }
 }
 
-/// What a batch is to become.
+/// What a batch is to become. Its lists are reused by the next one that is planned into it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BatchPlan {
     /// The index's operations.
@@ -38,6 +38,18 @@ pub struct BatchPlan {
     pub parts: Vec<(LaneId, Vec<PageBody>)>,
     /// What the far side regenerates from operations alone.
     pub tally: Tally,
+    /// Lists of bodies for parts to come.
+    pub spare: Vec<Vec<PageBody>>,
+}
+
+impl BatchPlan {
+    /// A list of bodies that is needed no more; so many are kept as one batch has parts, twice.
+    pub fn give_back(&mut self, mut bodies: Vec<PageBody>) {
+        if self.spare.len() < 2 * usize::from(LANES_MAX) {
+            bodies.clear();
+            self.spare.push(bodies);
+        }
+    }
 }
 
 /// Plans batches; keeps its buffers from one to the next.
@@ -117,11 +129,19 @@ impl Planner {
         })
     }
 
-    /// The batch planned last, to be carried out elsewhere.
-    pub(super) fn take(&mut self, tally: Tally) -> BatchPlan {
-        let parts = self.parts().map(|(lane, bodies)| (lane, bodies.to_vec())).collect();
-        let ops = self.ops.finish().to_vec();
-        BatchPlan { ops, literals: std::mem::take(&mut self.literals), parts, tally }
+    /// The batch planned last, to be carried out elsewhere: replaces `plan`.
+    pub(super) fn take(&mut self, tally: Tally, plan: &mut BatchPlan) {
+        plan.spare.extend(plan.parts.drain(..).map(|(_, bodies)| bodies));
+        for (lane, bodies) in self.parts() {
+            let mut own = plan.spare.pop().unwrap_or_default();
+            own.clear();
+            own.extend_from_slice(bodies);
+            plan.parts.push((lane, own));
+        }
+        plan.ops.clear();
+        plan.ops.extend_from_slice(self.ops.finish());
+        std::mem::swap(&mut plan.literals, &mut self.literals);
+        plan.tally = tally;
     }
 
     /// Whether compressing the batch is likely to pay, by what was seen of it, or a look at it.

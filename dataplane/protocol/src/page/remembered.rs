@@ -11,9 +11,11 @@
 //!  control  = numbers (which pages) ++ kinds (what becomes of each) ++ positions (of what differs)
 //! ```
 //!
-//! A page is zero, one word repeated, itself, what it was when the lane last carried it, or that with some runs of bytes changed.
+//! A page is zero, one word repeated, itself, what it was when the lane last carried it, that with some runs of bytes changed, or
+//! something that the far side's content store is believed to hold.
 
 use super::block::{Codec, Compressor, Decompressor};
+use super::content::{Hole, REFERENCE_BYTES, Referred};
 use super::delta::{DeltaError, Runs, apply};
 use super::encode::Tally;
 use super::memory::{DecoderMemory, EncoderMemory};
@@ -46,13 +48,14 @@ enum Kind {
     Whole = 2,
     Same = 3,
     Delta = 4,
+    Known = 5,
 }
 
 impl Kind {
     const BITS: u32 = 3;
 
     fn from_wire(wire: u64) -> Option<Kind> {
-        [Kind::Zero, Kind::Word, Kind::Whole, Kind::Same, Kind::Delta]
+        [Kind::Zero, Kind::Word, Kind::Whole, Kind::Same, Kind::Delta, Kind::Known]
             .into_iter()
             .find(|kind| *kind as u64 == wire)
     }
@@ -131,6 +134,7 @@ impl MemoryWriter {
         for buffer in [&mut self.bodies, &mut self.numbers, &mut self.kinds, &mut self.positions] {
             buffer.clear();
         }
+        memory.last = Default::default();
         let (mut expected, mut run) = (0u64, 0u64);
         let mut kinds: (Kind, u64) = (Kind::Zero, 0);
         let mut mask = NO_BYTE;
@@ -147,7 +151,7 @@ impl MemoryWriter {
             // A body that the batch does not hold whole counts as a zero page; the batch's digest would tell.
             let body = batch.get(*at as usize..).and_then(|rest| rest.first_chunk::<PAGE_BYTES>());
             let kind = match body {
-                Some(body) => self.describe_page(*page, body, memory, &mut mask),
+                Some(body) => self.describe_page((place as u16, *page), body, memory, &mut mask),
                 None => Kind::Zero,
             };
             if kinds.0 != kind && kinds.1 > 0 {
@@ -161,6 +165,7 @@ impl MemoryWriter {
                 Kind::Whole => tally.whole_pages += 1,
                 Kind::Same => tally.unchanged_pages += 1,
                 Kind::Delta => tally.delta_pages += 1,
+                Kind::Known => tally.known_pages += 1,
             }
         }
         if kinds.1 > 0 {
@@ -172,7 +177,7 @@ impl MemoryWriter {
 
     fn describe_page(
         &mut self,
-        number: u64,
+        (place, number): (u16, u64),
         body: &Page,
         memory: &mut EncoderMemory,
         mask: &mut [u64; PAGE_BYTES / 64],
@@ -184,19 +189,31 @@ impl MemoryWriter {
             self.bodies.extend_from_slice(&word);
             return Kind::Word;
         }
-        let Some(last) = memory.store.sent(number) else {
-            memory.store.keep(number, body);
-            self.bodies.extend_from_slice(body);
-            return Kind::Whole;
-        };
-        if differences(last, body, mask) == 0 {
-            return Kind::Same;
+        let last = memory.store.sent(number);
+        if let Some(last) = last {
+            if differences(last, body, mask) == 0 {
+                return Kind::Same;
+            }
+            if self.runs.find(mask) {
+                self.runs.write(body, last, &mut self.positions, &mut self.bodies);
+                return Kind::Delta;
+            }
         }
-        if self.runs.find(mask) {
-            self.runs.write(body, last, &mut self.positions, &mut self.bodies);
-            return Kind::Delta;
+        if let Some(known) = &memory.content {
+            let (fingerprint, hash) = known.find(body);
+            if let Some(hash) = hash {
+                self.bodies.extend_from_slice(&fingerprint.to_le_bytes());
+                self.bodies.extend_from_slice(&hash);
+                memory.last.referred.push(Referred { place, fingerprint, page: Box::new(*body) });
+                return Kind::Known;
+            }
+            memory.last.carried.push(fingerprint);
         }
-        *last = *body;
+        // It was counted above; this only looks it up again, for a page that is copied and compressed.
+        match memory.store.last(number) {
+            Some(last) => *last = *body,
+            None => memory.store.keep(number, body),
+        }
         self.bodies.extend_from_slice(body);
         Kind::Whole
     }
@@ -289,6 +306,7 @@ pub(super) fn read(
         }
     };
     let (bodies, control) = block.split_at(header.bodies);
+    memory.last = Default::default();
     out.clear();
     out.reserve_exact(header.count * PAGE_BYTES);
     recall(header.count, bodies, control, memory, out)
@@ -316,7 +334,7 @@ fn recall(
     let mut kinds = [Kind::Zero; BATCH_PAGES_MAX];
     let kinds = kinds.get_mut(..count).ok_or(PartError::Control)?;
     read_kinds(&mut control, kinds)?;
-    for (number, kind) in numbers.iter().zip(kinds) {
+    for ((place, number), kind) in (0u16..).zip(numbers.iter()).zip(kinds) {
         let unknown = PartError::Unknown { page: *number };
         match kind {
             Kind::Zero => out.resize(out.len() + PAGE_BYTES, 0),
@@ -332,7 +350,26 @@ fn recall(
                     Some(last) => *last = *body,
                     None => memory.store.keep(*number, body),
                 }
+                if let Some(key) = &memory.content {
+                    memory.last.whole.push((place, key.fingerprint(body)));
+                }
                 out.extend_from_slice(body);
+                bodies = rest;
+            }
+            Kind::Known => {
+                if memory.content.is_none() {
+                    return Err(PartError::NoContent);
+                }
+                let (reference, rest) =
+                    bodies.split_first_chunk::<REFERENCE_BYTES>().ok_or(PartError::BodiesMissing)?;
+                let (fingerprint, hash) = (reference.first_chunk::<8>(), reference.last_chunk::<32>());
+                let (Some(fingerprint), Some(hash)) = (fingerprint, hash) else {
+                    return Err(PartError::BodiesMissing);
+                };
+                let fingerprint = u64::from_le_bytes(*fingerprint);
+                memory.store.sent(*number);
+                memory.last.holes.push(Hole { place, fingerprint, hash: *hash });
+                out.resize(out.len() + PAGE_BYTES, 0);
                 bodies = rest;
             }
             Kind::Same => out.extend_from_slice(memory.store.sent(*number).ok_or(unknown)?),

@@ -64,6 +64,11 @@ impl PageStore {
     /// A page is being sent. Its last version, if that is kept; what is done to it both sides must do.
     pub(super) fn sent(&mut self, page: u64) -> Option<&mut Page> {
         self.count(page);
+        self.last(page)
+    }
+
+    /// Its last version, of a page that was counted already.
+    pub(super) fn last(&mut self, page: u64) -> Option<&mut Page> {
         let at = *self.index.get(&page)? as usize;
         Some(self.body(at))
     }

@@ -7,6 +7,9 @@ use zstd_safe::{
     CCtx, CParameter, DCtx, DParameter, InBuffer, OutBuffer, ResetDirective, zstd_sys::ZSTD_EndDirective,
 };
 
+use std::sync::Arc;
+
+use super::content::{ContentKey, KnownContent, ReceivedContent, SentContent};
 use crate::limits::{PART_BYTES_MAX, WINDOW_LEVEL_PATIENCE, ZSTD_LEVEL_MAX, ZSTD_LEVEL_MIN};
 
 /// From here on levels make their tables as large as the window unless they are told otherwise.
@@ -17,6 +20,10 @@ const TABLE_LOG: u32 = 18;
 
 /// An end of a lane's window.
 pub(super) trait Window {
+    /// What this end needs of the content store.
+    type Content;
+    /// What the last part of the lane was about.
+    type Last: Default;
     /// Of a lane that has carried nothing; the window is this power of two.
     fn new(log: u32) -> Self;
     /// Bytes taken, tables included.
@@ -34,6 +41,9 @@ pub struct WindowEncoder {
 }
 
 impl Window for WindowEncoder {
+    type Content = Arc<KnownContent>;
+    type Last = SentContent;
+
     fn new(log: u32) -> Self {
         Self { log, zstd: CCtx::create(), level: None, other_level: 0 }
     }
@@ -103,6 +113,9 @@ pub struct WindowDecoder {
 }
 
 impl Window for WindowDecoder {
+    type Content = Arc<ContentKey>;
+    type Last = ReceivedContent;
+
     fn new(log: u32) -> Self {
         let mut zstd = DCtx::create();
         // Within zstd's range, so it cannot fail; a frame that asks for more is refused.

@@ -5,8 +5,8 @@
 
 use super::packet::Key;
 
-/// What both gateways of a pair know, and nobody else: from the TLS exporter of a stream between them (RFC 5705), or from a
-/// file in a laboratory. Printing it shows nothing.
+/// What both gateways of a pair know, and nobody else: from halves that they said to each other on a stream whose ends are
+/// proven, or from a file in a laboratory. Printing it shows nothing.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret([u8; 32]);
 
@@ -65,6 +65,15 @@ pub fn pair(shared: &[u8; 32], own: Name, peer: Name) -> (Secret, Side) {
     let mut secret = [0; 32];
     hasher.finalize_xof().fill(&mut secret);
     (Secret(secret), if own < peer { Side::Dialler } else { Side::Acceptor })
+}
+
+/// The secret of a pair of gateways that have said a half each in the handshake of a stream, inside of TLS (DWCP-100).
+pub fn agreed(dialler: &[u8; 32], acceptor: &[u8; 32]) -> Secret {
+    let mut hasher = blake3::Hasher::new_derive_key("NovaCron probe 1: halves");
+    hasher.update(dialler).update(acceptor);
+    let mut secret = [0; 32];
+    hasher.finalize_xof().fill(&mut secret);
+    Secret(secret)
 }
 
 /// Keys of one direction in one epoch.
@@ -126,6 +135,15 @@ mod tests {
         assert_eq!(pair(&[4; 32], b, a), (secret.clone(), side.other()));
         assert_ne!(pair(&[4; 32], a, c).0, secret);
         assert_ne!(pair(&[5; 32], a, b).0, secret);
+    }
+
+    /// DWCP-100: both halves make the secret, and their order tells dialler and acceptor apart.
+    #[test]
+    fn both_halves_make_the_secret() {
+        let secret = agreed(&[1; 32], &[2; 32]);
+        assert_ne!(secret, agreed(&[1; 32], &[3; 32]));
+        assert_ne!(secret, agreed(&[3; 32], &[2; 32]));
+        assert_ne!(secret, agreed(&[2; 32], &[1; 32]));
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! Probes advise. What a hypervisor is told of the bandwidth comes from acknowledged bytes alone (`stream::pace`).
 
 pub mod estimate;
+mod follow_up;
 pub mod frame;
 pub mod key;
 pub mod packet;

@@ -1,15 +1,18 @@
 //! What is asked of a path, when, and what the answers say. Holds no socket and no clock.
 //!
-//! Single probes, evenly spaced, give round trip, jitter and loss; trains of full-sized ones give bandwidth and reordering.
-//! Both together cost the path at most a hundredth of what it was measured to have (DWCP-98).
+//! Single probes, evenly spaced, give round trip, jitter and loss; now and then a few follow up on answers, and give the least
+//! round trip (`follow_up`); trains of full-sized ones give bandwidth and reordering. All together cost the path at most a
+//! hundredth of what it was measured to have (DWCP-98).
 
 use super::estimate::{Estimate, design_effect, mean, minimum, quantile, share};
+use super::follow_up::{FOLLOW_UP, FollowUps};
 use super::key::{Keys, Secret, Side, keys, tag};
 use super::packet::{HEADER_BYTES, Header, Kind, MeasuredBy, is_authentic};
 use super::train::{Dispersion, Train, WIRE_OVERHEAD_BYTES};
 use crate::limits::{
-    PROBE_ANSWER_WAIT, PROBE_BYTES_MAX, PROBE_SAMPLES_MAX, SINGLE_INTERVAL, TRAIN_ANSWER_WAIT,
-    TRAIN_PROBES_A_SECOND, TRAIN_PROBES_MAX, TRAIN_PROBES_MIN, TRAIN_RESULTS_MAX, TRAIN_SPAN,
+    FOLLOW_UPS, FOLLOW_UPS_EVERY, PROBE_ANSWER_WAIT, PROBE_BYTES_MAX, PROBE_SAMPLES_MAX, SINGLE_INTERVAL,
+    TRAIN_ANSWER_WAIT, TRAIN_PROBES_A_SECOND, TRAIN_PROBES_MAX, TRAIN_PROBES_MIN, TRAIN_RESULTS_MAX,
+    TRAIN_SPAN,
 };
 use crate::time::Instant;
 use std::collections::VecDeque;
@@ -20,6 +23,9 @@ const TRAINS_AT_FIRST: u32 = 4;
 
 /// Their spacing.
 const TRAINS_AT_FIRST_INTERVAL: Duration = Duration::from_millis(250);
+
+/// How long what sessions move says how the path is now.
+const ACHIEVED_LAST: Duration = Duration::from_secs(2);
 
 /// How much of the path probes may take.
 const SHARE_OF_PATH: f64 = 0.01;
@@ -62,7 +68,7 @@ pub struct Estimates {
     pub answers: u64,
 }
 
-/// What the mode is decided by: the last second's round trip, the last trains' bandwidth.
+/// What the mode is decided by: the last second's round trip; the last trains' bandwidth, or what sessions move.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Recent {
     /// Median round trip in nanoseconds.
@@ -82,6 +88,7 @@ pub struct Prober {
     keys: Keys,
     singles: VecDeque<Single>,
     next_single: Instant,
+    follow_ups: FollowUps,
     train: Option<(Train, u16)>,
     trains: u32,
     /// Ended trains, with when they did.
@@ -89,8 +96,12 @@ pub struct Prober {
     next_train: Instant,
     train_sent: Instant,
     measured_by: MeasuredBy,
-    /// What sessions were seen to move, in bits a second, and when.
+    /// The most that sessions were seen to move, in bits a second, and when.
     achieved: Option<(Instant, f64)>,
+    /// What they were seen to move when they were last looked at.
+    achieved_last: Option<(Instant, f64)>,
+    /// Trains that are still sent without regard to the budget.
+    at_first: u32,
     wire_bytes: u64,
 }
 
@@ -107,6 +118,7 @@ impl Prober {
             keys: Keys::default(),
             singles: VecDeque::new(),
             next_single: now,
+            follow_ups: FollowUps::default(),
             train: None,
             trains: 0,
             results: VecDeque::new(),
@@ -114,6 +126,8 @@ impl Prober {
             train_sent: now,
             measured_by: MeasuredBy::Nobody,
             achieved: None,
+            achieved_last: None,
+            at_first: TRAINS_AT_FIRST,
             wire_bytes: 0,
         }
     }
@@ -122,6 +136,7 @@ impl Prober {
     pub fn next(&self) -> Instant {
         match &self.train {
             Some((_, left)) if *left > 0 => Instant::START,
+            _ if self.follow_ups.is_due() => Instant::START,
             // There is one train at a time: the next waits for the answers to this one.
             Some(_) => self.next_single.min(self.train_sent.after(TRAIN_ANSWER_WAIT)),
             None => self.next_single.min(self.next_train),
@@ -143,6 +158,11 @@ impl Prober {
             let id = train.id;
             self.train_sent = now;
             return Some(self.datagram(now, id, PROBE_BYTES_MAX).1);
+        }
+        if self.follow_ups.is_due() {
+            let (sequence, datagram) = self.datagram(now, FOLLOW_UP, HEADER_BYTES);
+            self.follow_ups.sent(sequence, now);
+            return Some(datagram);
         }
         if now < self.next_single {
             return None;
@@ -197,6 +217,13 @@ impl Prober {
         if !is_authentic(key, datagram) {
             return false;
         }
+        if answer.train == FOLLOW_UP {
+            if !self.follow_ups.answered(answer.sequence, now) {
+                return false;
+            }
+            self.measured_by = answer.measured_by;
+            return true;
+        }
         if answer.train != 0 {
             let Some((train, _)) = self.train.as_mut().filter(|(train, _)| train.id == answer.train) else {
                 return false;
@@ -215,17 +242,48 @@ impl Prober {
         }
         let rtt_ns = u64::try_from(now.since(single.sent).as_nanos()).unwrap_or(u64::MAX);
         single.answered = Some((rtt_ns, answer.heard));
+        self.follow_ups.single_answered();
         self.measured_by = answer.measured_by;
         true
     }
 
     /// What sessions moved to the peer lately, in bits a second: what they did, the path has.
     pub fn achieved(&mut self, bits_per_s: f64, now: Instant) {
+        self.achieved_last = Some((now, bits_per_s));
         let before = self.achieved.filter(|(at, _)| now.since(*at) < crate::limits::PROBE_WINDOW);
         self.achieved = match before {
             Some((at, most)) if most > bits_per_s => Some((at, most)),
             _ => Some((now, bits_per_s)),
         };
+    }
+
+    /// It probes under another secret from `after` on. What is known of the path stays; what is under way is given up, since nobody
+    /// will answer it any more.
+    pub fn rekey(&mut self, secret: Secret, side: Side, after: Instant) {
+        (self.tag, self.secret, self.side) = (tag(&secret, side), secret, side);
+        // The keys are made by the next `poll`.
+        (self.epoch, self.keys, self.train) = (0, Keys::default(), None);
+        self.follow_ups.give_up();
+        self.singles
+            .retain(|single| single.answered.is_some() || after.since(single.sent) > PROBE_ANSWER_WAIT);
+        self.next_single = self.next_single.max(after);
+        self.next_train = self.next_train.max(after);
+    }
+
+    /// Whether an answer came lately, or none could have come yet.
+    pub fn is_answered(&self, now: Instant) -> bool {
+        let lately =
+            || self.singles.iter().rev().take_while(|single| now.since(single.sent) < 2 * PROBE_ANSWER_WAIT);
+        lately().any(|single| single.answered.is_some())
+            || lately().all(|single| now.since(single.sent) <= PROBE_ANSWER_WAIT)
+    }
+
+    /// The path is another one than before: what is known of its bandwidth is forgotten, and it is measured as at first. Round trips
+    /// are of the last second, and losses of the last minute, in any case.
+    pub fn anew(&mut self, now: Instant) {
+        self.results.clear();
+        (self.achieved, self.achieved_last, self.train) = (None, None, None);
+        (self.at_first, self.next_train) = (TRAINS_AT_FIRST, now);
     }
 
     /// Bytes that probes took of the path to the peer, whole Ethernet frames counted.
@@ -239,7 +297,11 @@ impl Prober {
             Some(bits_per_s) => (bits_per_s * TRAIN_SPAN.as_secs_f64() / train_probe_bits()) as u16,
         };
         let probes = probes.clamp(TRAIN_PROBES_MIN, TRAIN_PROBES_MAX);
-        self.trains = self.trains.wrapping_add(1).max(1);
+        // Neither a single one's number nor a follow-up's.
+        self.trains = self.trains % (FOLLOW_UP - 1) + 1;
+        // Whatever is sent now waits behind it.
+        self.follow_ups.give_up();
+        self.at_first = self.at_first.saturating_sub(1);
         let train = Train::new(self.trains, self.sequence, probes, PROBE_BYTES_MAX);
         self.train = Some((train, probes));
         self.next_train = now.after(self.train_interval(probes));
@@ -262,7 +324,7 @@ impl Prober {
 
     /// How long a train of so many has to last the path.
     fn train_interval(&self, probes: u16) -> Duration {
-        if self.trains <= TRAINS_AT_FIRST {
+        if self.at_first > 0 {
             return TRAINS_AT_FIRST_INTERVAL;
         }
         let by_processor = f64::from(probes) / TRAIN_PROBES_A_SECOND;
@@ -273,8 +335,9 @@ impl Prober {
     }
 
     fn single_interval(&self) -> Duration {
-        // The other half, on paths that are slow enough for that to matter.
-        let bits = ((HEADER_BYTES + WIRE_OVERHEAD_BYTES) * 8) as f64;
+        // The other half, on paths that are slow enough for that to matter; what follows up on them is a part of it.
+        let follow_ups = f64::from(FOLLOW_UPS) / f64::from(FOLLOW_UPS_EVERY);
+        let bits = ((HEADER_BYTES + WIRE_OVERHEAD_BYTES) * 8) as f64 * (1.0 + follow_ups);
         let by_path =
             self.recent_bandwidth(3).map_or(0.0, |bandwidth| bits / (bandwidth * SHARE_OF_PATH / 2.0));
         SINGLE_INTERVAL.max(Duration::from_secs_f64(by_path.min(10.0)))
@@ -295,7 +358,11 @@ impl Prober {
         let mut rtts: Vec<u64> = lately.filter_map(|single| Some(single.answered?.0)).collect();
         rtts.sort_unstable();
         let rtt_ns = (rtts.len() >= 5).then(|| rtts[rtts.len() / 2] as f64);
-        Recent { rtt_ns, bandwidth_bits_per_s: self.recent_bandwidth(3) }
+        // Trains see what sessions leave of a path that they fill; what those move is known.
+        let moved = self.achieved_last.filter(|(at, _)| now.since(*at) < ACHIEVED_LAST);
+        let trains = self.recent_bandwidth(3);
+        let bandwidth_bits_per_s = trains.map(|trains| moved.map_or(trains, |(_, moved)| moved.max(trains)));
+        Recent { rtt_ns, bandwidth_bits_per_s }
     }
 
     /// What is known of the path.
@@ -332,7 +399,7 @@ impl Prober {
             }
         }
         Estimates {
-            rtt_min_ns: minimum(&ascending),
+            rtt_min_ns: minimum(&least_two(&ascending, self.follow_ups.since(now, window))),
             rtt_median_ns: quantile(&ascending, 0.5),
             rtt_p99_ns: quantile(&ascending, 0.99).filter(|_| ascending.len() >= 100),
             jitter_ns: jitter,
@@ -347,6 +414,14 @@ impl Prober {
             answers: ascending.len() as u64,
         }
     }
+}
+
+/// The two smallest round trips of both kinds, ascending.
+fn least_two(ascending: &[u64], follow_ups: impl Iterator<Item = u64>) -> Vec<u64> {
+    let mut least: Vec<u64> = ascending.iter().take(2).copied().chain(follow_ups).collect();
+    least.sort_unstable();
+    least.truncate(2);
+    least
 }
 
 fn train_probe_bits() -> f64 {

@@ -6,7 +6,8 @@ use crate::limits::{
     OPEN_TIMEOUT, OUTAGE_RUNNING, RECEIVE_WINDOW_BYTES, ZSTD_LEVEL_DEFAULT,
 };
 use crate::page::policy::Mode;
-use crate::stream::{MemoryBudget, ReceiveMemory};
+use crate::page::{ContentMemory, KnownStores};
+use crate::stream::{Buffers, MemoryBudget, ReceiveMemory};
 use std::time::Duration;
 
 /// Which side of the migration a gateway stands on.
@@ -44,11 +45,17 @@ pub struct SessionConfig {
     pub receive_window: u64,
     /// Whose memory that is. Shared with other sessions, each connection begins with less and gets more as it is read.
     pub receive_memory: ReceiveMemory,
+    /// Memory that frames and batches were made in and are to be made in again. Shared with other sessions, as they run.
+    pub buffers: Buffers,
     /// Most bytes that this side spends on remembering what page lanes carried; 0: nothing is remembered. The source proposes
     /// what it has, the destination takes the lesser of both.
     pub memory_bytes: u64,
     /// Of what, together with other sessions.
     pub memory_budget: MemoryBudget,
+    /// A destination's content store, to which the source may refer, shared with other sessions of its tenant; `None`: there is none.
+    pub content_store: Option<ContentMemory>,
+    /// What a source believes of the stores of its peers, shared with other sessions of its tenant.
+    pub known_stores: KnownStores,
     /// How long the session outlives the loss of every stream while the guest runs.
     pub outage: Duration,
     /// How long a source waits for its peer's answer.
@@ -81,8 +88,11 @@ impl SessionConfig {
             connections_max: CONNECTIONS_DEFAULT,
             receive_window: RECEIVE_WINDOW_BYTES,
             receive_memory: ReceiveMemory::unshared(),
+            buffers: Buffers::default(),
             memory_bytes: MEMORY_BYTES_DEFAULT,
             memory_budget: MemoryBudget::unshared(),
+            content_store: None,
+            known_stores: KnownStores::default(),
             outage: OUTAGE_RUNNING,
             open_timeout: OPEN_TIMEOUT,
             first_byte_timeout: FIRST_BYTE_TIMEOUT,

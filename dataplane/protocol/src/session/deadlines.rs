@@ -30,8 +30,11 @@ impl Session {
 
     /// How long this session may be without any stream: briefly while the guest is stopped.
     fn outage(&self) -> Duration {
-        match self.outbound.migration_progress().map(|progress| progress.phase) {
-            Some(StreamPhase::Switchover | StreamPhase::Ended) => OUTAGE_SWITCHOVER.min(self.config.outage),
+        match self.outbound.migration_progress() {
+            // In postcopy the guest runs at the destination, and waits for pages.
+            Some(progress) if progress.stopped && progress.phase != StreamPhase::Postcopy => {
+                OUTAGE_SWITCHOVER.min(self.config.outage)
+            }
             _ => self.config.outage,
         }
     }

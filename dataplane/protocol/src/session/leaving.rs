@@ -49,9 +49,11 @@ impl Session {
             (None, _) => {}
         }
         if self.carries(stream) && (std::mem::take(&mut self.greeting_due) || self.inbound.has_progress()) {
-            return Some(self.inbound.take_progress().to_frame(self.config.session, self.config.epoch));
+            self.inbound.take_progress(self.said.progress());
+            return Some(self.said.frame(self.config.session, self.config.epoch, &self.config.buffers));
         }
-        None
+        let want = if self.carries(stream) { self.inbound.take_want() } else { None };
+        want.map(|want| want.to_want(self.config.session, self.config.epoch))
     }
 
     /// Whether a frame waits for a stream.
@@ -60,6 +62,7 @@ impl Session {
             return true;
         }
         let carries = self.streams.any_proven() && !matches!(self.state, State::Failed(_));
-        carries && (self.greeting_due || self.inbound.has_progress() || self.outbound.has_frames())
+        let speaks = self.greeting_due || self.inbound.has_progress() || self.inbound.has_wants();
+        carries && (speaks || self.outbound.has_frames())
     }
 }

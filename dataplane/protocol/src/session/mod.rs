@@ -22,6 +22,7 @@ mod deadlines;
 mod leaving;
 #[cfg(test)]
 mod pair;
+mod said;
 #[cfg(test)]
 mod spread;
 mod state;
@@ -37,15 +38,17 @@ pub use witness::{Token, Witness};
 use crate::event::Event;
 use crate::hypervisor::{StreamKind, StreamPhase};
 use crate::limits::STREAMS_MAX;
+use crate::mode::Profile;
 use crate::page::LaneTerms;
 use crate::stream::{BatchBuffer, Done, Inbound, Job, Outbound, Receipt, Reservation, StreamId};
 use crate::time::{Clock, Instant};
 use crate::wire::{
     Accept, ConnectionOpen, FRAME_HEADER_BYTES, FrameHeader, Identity, Kind, Nonce, Open, Progress, Reason,
-    ReasonCode,
+    ReasonCode, Wanted,
 };
 use belief::forgotten;
 use bytes::Bytes;
+use said::Said;
 use std::collections::{BTreeMap, VecDeque};
 use streams::Streams;
 pub(crate) use streams::Word;
@@ -101,6 +104,12 @@ pub struct Session {
     /// The next connection that is to be opened at the destination's hypervisor.
     next_to_connect: u16,
     received_bytes: u64,
+    /// What the last frame changed.
+    receipt: Receipt,
+    /// What the peer said last of how far it is.
+    heard: Progress,
+    /// What was said to it, and the memory that is said in.
+    said: Said,
     held: bool,
     /// What this side may spend on remembering, while it does.
     pub(crate) memory: Option<Reservation>,
@@ -114,7 +123,8 @@ impl Session {
     pub(crate) fn new(config: SessionConfig, state: State) -> Self {
         let pages = (config.role == Role::Source).then_some((config.codec, config.lanes));
         let mut outbound =
-            Outbound::new(config.session, config.epoch, config.digest, pages, config.codec_workers);
+            Outbound::new(config.session, config.epoch, config.digest, pages, config.codec_workers)
+                .with_buffers(config.buffers.clone());
         // The peer has not said yet what it reserves; a hypervisor may connect before it does.
         outbound.grant(0);
         let first_promise = config.receive_memory.first(config.receive_window);
@@ -131,6 +141,7 @@ impl Session {
                 config.role == Role::Destination,
             )
             .with_memory(config.receive_memory.clone(), first_promise)
+            .with_buffers(config.buffers.clone())
             .with_codec_workers(config.codec_workers),
             first_promise,
             config,
@@ -151,6 +162,9 @@ impl Session {
             labels: BTreeMap::new(),
             next_to_connect: 0,
             received_bytes: 0,
+            receipt: Receipt::default(),
+            heard: Progress::default(),
+            said: Said::default(),
             held: false,
             memory,
         }
@@ -277,25 +291,44 @@ impl Session {
                 Ok(())
             }
             Kind::Progress => {
-                let entries = Progress::read(payload)?.entries;
-                if !entries.is_empty() {
+                self.heard.replace(payload)?;
+                if !self.heard.entries.is_empty() {
                     self.check_proven(stream)?;
                 }
-                for entry in &entries {
+                for entry in &self.heard.entries {
                     self.outbound.progress(entry, now)?;
                 }
                 self.events.push_back(Event::Writable);
                 Ok(())
             }
+            Kind::Want => {
+                self.check_proven(stream)?;
+                self.outbound.wanted(&Wanted::read(payload)?)?;
+                self.events.push_back(Event::Writable);
+                Ok(())
+            }
+            Kind::Repair => {
+                self.check_proven(stream)?;
+                let (wanted, pages) = Wanted::read_repair(payload)?;
+                self.inbound.repaired(&wanted, pages, &mut self.receipt)?;
+                self.take_receipt(now)
+            }
             Kind::ConnectionOpen | Kind::Batch | Kind::Index | Kind::Part | Kind::ConnectionEnd => {
                 self.check_proven(stream)?;
-                let receipt = self.inbound.receive(header, frame)?;
-                self.take_receipt(receipt, now)
+                self.inbound.receive(header, frame, &mut self.receipt)?;
+                self.take_receipt(now)
             }
             Kind::Hello | Kind::HelloAccept | Kind::HelloRefuse => {
                 Err(Reason::new(ReasonCode::Protocol, "a stream's handshake came in the middle of a session"))
             }
         }
+    }
+
+    /// The path's mode has this profile from now on.
+    pub fn follow(&mut self, profile: &Profile) {
+        self.outbound.follow(profile);
+        // The window may be a wider one.
+        self.events.push_back(Event::Writable);
     }
 
     // ---- the hypervisor's side ------------------------------------------------------------------------------
@@ -379,7 +412,8 @@ impl Session {
             }
             return;
         }
-        if let Err(reason) = self.inbound.job_done(done).and_then(|receipt| self.take_receipt(receipt, now)) {
+        let taken = self.inbound.job_done(done, &mut self.receipt);
+        if let Err(reason) = taken.and_then(|()| self.take_receipt(now)) {
             self.events.push_back(Event::Violated { code: reason.code });
             self.fail(reason);
         }
@@ -387,13 +421,12 @@ impl Session {
     }
 
     /// What was received has changed something.
-    fn take_receipt(&mut self, receipt: Receipt, now: Instant) -> Result<(), Reason> {
-        for (connection, label) in receipt.opened {
+    fn take_receipt(&mut self, now: Instant) -> Result<(), Reason> {
+        for (connection, label) in std::mem::take(&mut self.receipt.opened) {
             self.take_connection(connection, label, now)?;
         }
-        for connection in receipt.readable {
-            self.events.push_back(Event::Readable { connection });
-        }
+        let readable = self.receipt.readable.drain(..);
+        self.events.extend(readable.map(|connection| Event::Readable { connection }));
         Ok(())
     }
 
@@ -434,8 +467,9 @@ impl Session {
 
     /// Nothing refers to earlier parts any more.
     fn forget(&mut self) {
-        self.outbound.remember(None);
-        self.inbound.remember(None);
+        self.outbound.remember(None, None);
+        self.inbound.remember(None, None);
+        self.config.content_store = None;
         self.memory = None;
     }
 

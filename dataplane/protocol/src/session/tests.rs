@@ -3,10 +3,15 @@
 use super::pair::*;
 use super::*;
 use crate::hypervisor::synthetic;
-use crate::limits::{BATCHES_UNDER_WAY_MAX, LAST_WORD_TIMEOUT, RECEIVE_WINDOW_BYTES, REPORT_WAIT, STALL_MIN};
+use crate::limits::{
+    BATCHES_UNDER_WAY_MAX, CARRY_WAIT, CARRY_WAIT_STOPPED, LAST_WORD_TIMEOUT, OUTAGE_SWITCHOVER,
+    RECEIVE_WINDOW_BYTES, REPORT_WAIT, STALL_MIN,
+};
 use crate::page::policy::Mode;
+use std::time::Duration;
 
 mod connections;
+mod content;
 mod memory;
 mod peers;
 
@@ -267,6 +272,57 @@ fn slivers_stay_below_the_bound_of_frames_under_way() {
     assert_eq!(pair.destination.state(), &State::Running);
     pair.drain(0);
     assert!(pair.destination.output_ended(0));
+}
+
+/// DWCP-42: while the guest is stopped, and its last pages are still on their way, a session waits briefly.
+#[test]
+fn a_stopped_guest_waits_briefly_for_streams() {
+    for (last, limit) in [(false, Duration::MAX), (true, OUTAGE_SWITCHOVER)] {
+        let mut pair = Pair::opened();
+        pair.source.open_connection("migration", pair.now).unwrap();
+        let mut stream = synthetic::MainStream::new("pc");
+        stream.ram_start(&[("pc.ram", 1 << 20)]).ram_part(last).page("pc.ram", 0, &[7; 4096]);
+        write(&mut pair.source, 0, &stream.into_bytes(), pair.now);
+        let limit = limit.min(pair.source.config.outage);
+        pair.source.stream_lost(StreamId(1), pair.now);
+        pair.source.tick(pair.now.after(limit - Duration::from_millis(1)));
+        assert!(!pair.source.state().is_over());
+        pair.source.tick(pair.now.after(limit));
+        let State::Failed(reason) = pair.source.state() else { panic!("it waits for longer than {limit:?}") };
+        assert_eq!(reason.code, ReasonCode::Outage);
+    }
+}
+
+/// Nothing waits for company while the guest is stopped: no read for a batch that would be worth it, and an incomplete record
+/// for its rest only as long as a hypervisor takes to write it.
+#[test]
+fn what_a_stopped_guest_waits_for_is_not_held_back() {
+    let waits = |last: bool| {
+        let mut pair = Pair::opened();
+        pair.source.open_connection("migration", pair.now).unwrap();
+        let mut stream = synthetic::MainStream::new("pc");
+        stream.ram_start(&[("pc.ram", 1 << 20)]).ram_part(last).page("pc.ram", 0, &[7; 4096]);
+        let mut stream = stream.page("pc.ram", 0x1000, &[8; 4096]).clone().into_bytes();
+        stream.truncate(stream.len() - 3000);
+        write(&mut pair.source, 0, &stream, pair.now);
+        let wait = pair.source.outbound.deadline(false).expect("the incomplete page waits").since(pair.now);
+        // Nobody acknowledges anything: each read leaves a little of the window, until that is all there is.
+        let mut least = usize::MAX;
+        for _ in 0..500 {
+            let budget = pair.source.read_budget(0);
+            if budget == 0 {
+                break;
+            }
+            least = least.min(budget);
+            write(&mut pair.source, 0, &vec![9; budget.saturating_sub(100).max(1)], pair.now);
+        }
+        (wait, least)
+    };
+    let (wait, least) = waits(false);
+    assert_eq!(wait, CARRY_WAIT);
+    let (wait_stopped, least_stopped) = waits(true);
+    assert_eq!(wait_stopped, CARRY_WAIT_STOPPED);
+    assert!(least_stopped <= 100 && least > 1000, "{least_stopped} against {least}");
 }
 
 /// Page lanes are shared by connections, and the receiver bounds how far ahead of a missing frame each may run.

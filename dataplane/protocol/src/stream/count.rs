@@ -91,6 +91,15 @@ impl StreamCount {
         self.want = self.want.max(self.min);
     }
 
+    /// There are other bounds from now on: no more streams come or go than they ask for, and what helps within them is found out
+    /// anew. What [`StreamCount::ask`] was told is forgotten.
+    pub fn bound(&mut self, min: usize, max: usize, now: Instant) {
+        self.min = min.max(1);
+        self.max = max.max(self.min);
+        self.want = self.want.clamp(self.min, self.max);
+        (self.wait, self.doing) = (WAIT.0, Doing::Rest { until: now.after(WAIT.0) });
+    }
+
     fn measured(seen: &Seen) -> Duration {
         (seen.round_trip * MEASURED_ROUND_TRIPS).max(MEASURED_MIN)
     }
@@ -198,6 +207,20 @@ mod tests {
             }
         }
         (each_second, changes)
+    }
+
+    #[test]
+    fn other_bounds_move_no_more_streams_than_they_ask_for() {
+        let mut count = StreamCount::new(4, 16, Instant::START);
+        let idle = Seen { open: 4, arrived_bytes: 0, retransmits: 0, busy: true, round_trip: MS };
+        for (min, max, want) in [(32, 512, 32), (4, 16, 16), (4, 512, 16), (1, 2, 2)] {
+            count.bound(min, max, Instant::START);
+            assert_eq!(count.want(), want);
+            // It is no moment to try more: streams have just come or gone.
+            assert_eq!(count.look(&Seen { open: want, ..idle }, Instant::START.after(MS)), want);
+        }
+        count.ask(8);
+        assert_eq!(count.want(), 8);
     }
 
     #[test]

@@ -5,16 +5,20 @@
 //! digests, credit, sequences. A lane's jobs all name the same worker, which does them in the order in which they came;
 //! workers need not agree with each other.
 
-use crate::limits::{BATCH_PAGES_MAX, PAGE_BYTES};
+use super::buffers::Buffers;
+use crate::limits::{BATCH_PAGES_MAX, PAGE_BYTES, PART_PAGE_BYTES_MAX};
 use crate::page::{
-    DecoderMemory, Effort, EncoderMemory, LaneDecoder, LaneId, LaneTerms, PageBody, PartEncoder, PartError,
-    Tally,
+    ContentKey, DecoderMemory, Effort, EncoderMemory, KnownContent, LaneDecoder, LaneId, LaneTerms, PageBody,
+    PartEncoder, PartError, PartHeader, ReceivedContent, SentContent, Tally,
 };
 use crate::time::Clock;
-use crate::wire::{BATCH_FIELDS_BYTES, FRAME_HEADER_BYTES, IndexFields, PartFields, start_frame};
-use bytes::Bytes;
+use crate::wire::{BATCH_FIELDS_BYTES, IndexFields, PartFields, start_frame};
+use bytes::{BufMut, Bytes, BytesMut};
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
+
+/// What a frame, its fields and the headers of an index or a part take at most beside the bytes that they are about.
+const INDEX_EXTRA_BYTES: usize = 512;
 
 /// Which of a session's jobs this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,12 +52,22 @@ enum Work {
     },
 }
 
+/// What a lane's memory begins with.
+#[derive(Clone, Debug)]
+pub(super) struct LaneSetup {
+    pub(super) terms: LaneTerms,
+    /// What an encoder may refer to.
+    pub(super) known: Option<Arc<KnownContent>>,
+    /// The key of what a decoder may find references to.
+    pub(super) key: Option<Arc<ContentKey>>,
+}
+
 /// A lane's memory by its name: the worker of the lane keeps it for as long as the session has the name.
-pub(super) type LaneOwner = Arc<LaneTerms>;
+pub(super) type LaneOwner = Arc<LaneSetup>;
 
 /// Names for the memories of so many lanes.
-pub(super) fn lane_owners(terms: LaneTerms, lanes: usize) -> Vec<LaneOwner> {
-    (0..lanes).map(|_| Arc::new(terms)).collect()
+pub(super) fn lane_owners(setup: &LaneSetup, lanes: usize) -> Vec<LaneOwner> {
+    (0..lanes).map(|_| Arc::new(setup.clone())).collect()
 }
 
 /// A bounded piece of codec work: at most a batch's bytes.
@@ -61,6 +75,8 @@ pub struct Job {
     pub(super) worker: u16,
     pub(super) ticket: Ticket,
     work: Work,
+    /// Memory for what comes of it: nothing, before it is handed out.
+    out: Vec<u8>,
 }
 
 /// What became of a job; for the session that handed it out.
@@ -70,12 +86,16 @@ pub struct Done {
     pub(super) cost_ns: u64,
     /// Bytes that the worker remembers of the job's lane.
     pub(super) remembered_bytes: u64,
+    /// The list of bodies that it was about.
+    pub(super) spent: Vec<PageBody>,
+    /// The texts that it was about.
+    pub(super) texts: [Vec<u8>; 2],
 }
 
 pub(super) enum Outcome {
-    /// A frame but for its header, and where the bytes went.
-    Encoded(Vec<u8>, Tally),
-    Decoded(Result<Vec<u8>, PartError>),
+    /// A frame but for its header, where the bytes went, and what is referred to.
+    Encoded(Vec<u8>, Tally, SentContent),
+    Decoded(Result<(Vec<u8>, ReceivedContent), PartError>),
 }
 
 impl Done {
@@ -92,13 +112,21 @@ impl Job {
         batch: u64,
         fields: [u8; BATCH_FIELDS_BYTES],
         lanes: IndexFields,
-        (ops, literals): (Vec<u8>, Vec<u8>),
+        (ops, literals): (&[u8], &[u8]),
         effort: Effort,
+        buffers: &Buffers,
     ) -> Job {
+        let own = |bytes: &[u8]| {
+            let mut own = buffers.take_own(bytes.len());
+            own.clear();
+            own.extend_from_slice(bytes);
+            own
+        };
         Job {
             worker,
             ticket: Ticket::Index(batch),
-            work: Work::Index { fields, lanes, ops, literals, effort },
+            work: Work::Index { fields, lanes, ops: own(ops), literals: own(literals), effort },
+            out: Vec::new(),
         }
     }
 
@@ -111,12 +139,25 @@ impl Job {
         effort: Effort,
         lane: Option<LaneOwner>,
     ) -> Job {
-        Job { worker, ticket, work: Work::Part { fields, batch, bodies, effort, lane } }
+        Job { worker, ticket, work: Work::Part { fields, batch, bodies, effort, lane }, out: Vec::new() }
     }
 
     /// A part to be decoded, whose header has been read already.
     pub(super) fn decode(worker: u16, ticket: Ticket, payload: Bytes, lane: Option<LaneOwner>) -> Job {
-        Job { worker, ticket, work: Work::Decode { payload, lane } }
+        Job { worker, ticket, work: Work::Decode { payload, lane }, out: Vec::new() }
+    }
+
+    /// It is handed out now, with memory for the most that may come of it.
+    pub(super) fn equipped(mut self, buffers: &Buffers) -> Job {
+        let bytes = match &self.work {
+            Work::Index { ops, literals, .. } => ops.len() + literals.len() + INDEX_EXTRA_BYTES,
+            Work::Part { bodies, .. } => bodies.len() * PART_PAGE_BYTES_MAX + INDEX_EXTRA_BYTES,
+            Work::Decode { payload, .. } => {
+                PartHeader::parse(payload).map_or(0, |header| header.count * PAGE_BYTES)
+            }
+        };
+        self.out = buffers.take_own(bytes);
+        self
     }
 
     /// Guest bytes that it is about.
@@ -145,7 +186,7 @@ pub struct CodecWorker {
 
 /// Memories of lanes, by where their names stand: a name stays in its place for as long as somebody holds it, even weakly.
 struct Lanes<M> {
-    memories: HashMap<usize, (Weak<LaneTerms>, M)>,
+    memories: HashMap<usize, (Weak<LaneSetup>, M)>,
 }
 
 impl<M> Default for Lanes<M> {
@@ -156,12 +197,12 @@ impl<M> Default for Lanes<M> {
 
 impl<M> Lanes<M> {
     /// The memory of a lane, which begins here where it is new.
-    fn of(&mut self, owner: &LaneOwner, new: impl FnOnce(LaneTerms) -> M) -> &mut M {
+    fn of(&mut self, owner: &LaneOwner, new: impl FnOnce(&LaneSetup) -> M) -> &mut M {
         let name = Arc::as_ptr(owner) as usize;
         if !self.memories.contains_key(&name) {
             self.release_ended();
         }
-        &mut self.memories.entry(name).or_insert_with(|| (Arc::downgrade(owner), new(**owner))).1
+        &mut self.memories.entry(name).or_insert_with(|| (Arc::downgrade(owner), new(owner))).1
     }
 
     fn release_ended(&mut self) {
@@ -184,38 +225,51 @@ impl CodecWorker {
     /// Does a job, and measures by `clock` how long it took.
     pub fn carry_out(&mut self, job: Job, clock: &impl Clock) -> Done {
         let began = clock.now();
-        let mut remembered_bytes = 0;
+        let (mut remembered_bytes, mut spent, mut texts) = (0, Vec::new(), Default::default());
+        let mut out = job.out;
         let outcome = match job.work {
             Work::Index { fields, lanes, ops, literals, effort } => {
-                let mut out = Vec::with_capacity(
-                    FRAME_HEADER_BYTES + BATCH_FIELDS_BYTES + 64 + ops.len() + literals.len() / 2,
-                );
                 let tally =
                     index_frame(&mut self.encoder, (&fields, &lanes), (&ops, &literals), effort, &mut out);
-                Outcome::Encoded(out, tally)
+                texts = [ops, literals];
+                Outcome::Encoded(out, tally, SentContent::default())
             }
             Work::Part { fields, batch, bodies, effort, lane } => {
-                let mut out = Vec::new();
+                out.clear();
                 start_frame(&mut out);
                 fields.put(&mut out);
-                let mut memory = lane.as_ref().map(|lane| self.encoders.of(lane, EncoderMemory::new));
+                let mut memory = lane.as_ref().map(|lane| {
+                    self.encoders
+                        .of(lane, |setup| EncoderMemory::new(setup.terms).with_content(setup.known.clone()))
+                });
                 let pages = (&batch[..], &bodies[..]);
                 let tally = self.encoder.encode_part(pages, effort, memory.as_deref_mut(), clock, &mut out);
-                remembered_bytes = memory.map_or(0, |memory| memory.held_bytes());
-                Outcome::Encoded(out, tally)
+                remembered_bytes = memory.as_ref().map_or(0, |memory| memory.held_bytes());
+                let content = memory.map(EncoderMemory::take_content).unwrap_or_default();
+                spent = bodies;
+                Outcome::Encoded(out, tally, content)
             }
             Work::Decode { payload, lane } => {
-                let mut bodies = Vec::new();
-                let mut memory = lane.as_ref().map(|lane| self.decoders.of(lane, DecoderMemory::new));
-                let decoded =
-                    self.decoder.decode(&payload, BATCH_PAGES_MAX, memory.as_deref_mut(), &mut bodies);
-                remembered_bytes = memory.map_or(0, |memory| memory.held_bytes());
-                Outcome::Decoded(decoded.map(|()| bodies))
+                let mut memory = lane.as_ref().map(|lane| {
+                    self.decoders
+                        .of(lane, |setup| DecoderMemory::new(setup.terms).with_content(setup.key.clone()))
+                });
+                let decoded = self.decoder.decode(&payload, BATCH_PAGES_MAX, memory.as_deref_mut(), &mut out);
+                remembered_bytes = memory.as_ref().map_or(0, |memory| memory.held_bytes());
+                let content = memory.map(DecoderMemory::take_content).unwrap_or_default();
+                Outcome::Decoded(decoded.map(|()| (out, content)))
             }
         };
         let cost_ns = u64::try_from(clock.now().since(began).as_nanos()).unwrap_or(u64::MAX);
-        Done { ticket: job.ticket, outcome, cost_ns, remembered_bytes }
+        Done { ticket: job.ticket, outcome, cost_ns, remembered_bytes, spent, texts }
     }
+}
+
+/// A frame but for its header, in a buffer of its length.
+pub(super) fn copied(frame: &[u8], buffers: &Buffers) -> BytesMut {
+    let mut buffer = buffers.take(frame.len());
+    buffer.put_slice(frame);
+    buffer
 }
 
 /// Replaces `out` by an index frame but for its header.
@@ -226,6 +280,7 @@ pub(super) fn index_frame(
     effort: Effort,
     out: &mut Vec<u8>,
 ) -> Tally {
+    out.clear();
     start_frame(out);
     out.extend_from_slice(fields);
     lanes.put(out);
@@ -290,13 +345,14 @@ mod tests {
     #[test]
     fn a_lane_is_remembered_for_as_long_as_its_session_names_it() {
         let terms = LaneTerms { pages: 4, window_log: None };
-        let owners = lane_owners(terms, 2);
+        let setup = LaneSetup { terms, known: None, key: None };
+        let owners = lane_owners(&setup, 2);
         let mut lanes: Lanes<u32> = Lanes::default();
         *lanes.of(&owners[0], |_| 0) = 7;
         assert_eq!(*lanes.of(&owners[1], |_| 0), 0, "another lane on the same terms");
         assert_eq!(*lanes.of(&owners[0], |_| 0), 7);
         drop(owners);
-        let new = lane_owners(terms, 8);
+        let new = lane_owners(&setup, 8);
         assert!(new.iter().all(|owner| *lanes.of(owner, |_| 0) == 0));
         assert_eq!(lanes.memories.len(), 8, "what nobody names is gone");
         drop(new);

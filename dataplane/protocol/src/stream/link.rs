@@ -11,9 +11,10 @@ use crate::limits::SEND_WINDOW_BYTES_START;
 use crate::time::Instant;
 use std::time::Duration;
 
-/// Frames that take longer than this share of the shortest round trip, and this much longer, stood in a queue.
+/// Frames that take longer than this share of the shortest round trip, and this much longer, stood in a queue. What has arrived is
+/// learned when streams are looked at: less than the time between two looks says nothing.
 const QUEUE_SHARE: f64 = 1.25;
-const QUEUE_MIN: Duration = Duration::from_micros(500);
+const QUEUE_MIN: Duration = Duration::from_millis(5);
 /// A rate so many times the usual one is no burst of acknowledgements: the window has grown.
 const BURST: f64 = 1.4;
 /// For so much of an interval the hypervisor has to wait for it to be the link's.

@@ -16,8 +16,10 @@ const GROWTH: f64 = 1.2;
 /// So many intervals without growth end it.
 const GROWTH_PATIENCE: u32 = 2;
 /// The window never drains in less than this: a pipeline of reading, hashing, sending, verifying and writing works on
-/// several batches at once, and a scheduler's tick must not empty it.
-const DRAIN_MIN: Duration = Duration::from_millis(4);
+/// several batches at once, and what has arrived is learned when streams are looked at, each 5 ms where nothing else wakes them, or
+/// when a busy machine gets to it. A window that drains sooner than that sets the rate that it is measured by: on a path without a
+/// round trip to speak of it stayed at the least there is, and was believed to be slow.
+const DRAIN_MIN: Duration = Duration::from_millis(12);
 /// How long a shortest round trip is believed.
 const RTT_AGE: Duration = Duration::from_secs(10);
 /// What a new measurement of the round trip takes beyond the round trips themselves.

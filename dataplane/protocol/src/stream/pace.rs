@@ -125,7 +125,7 @@ mod tests {
     #[test]
     fn a_fast_reader_gets_what_drains_in_the_least_time() {
         let window = settle(2_000_000_000, Duration::from_micros(50));
-        assert!((7_000_000..10_000_000).contains(&window), "{window}");
+        assert!((22_000_000..27_000_000).contains(&window), "{window}");
     }
 
     #[test]

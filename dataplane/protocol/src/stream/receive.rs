@@ -1,21 +1,27 @@
 //! The receiving half of a session: frames become verified bytes, in order, within what was promised.
 
+mod content;
 mod parts;
 
+use super::buffers::Buffers;
+use super::connection_set::ConnectionSet;
 use super::credit::{Promise, ReceiveMemory};
-use super::job::{Job, lane_owners};
+use super::job::{Job, LaneSetup, lane_owners};
+use super::sorted::Sorted;
 use crate::limits::{
-    BATCH_LEN_MAX, BATCHES_UNDER_WAY_MAX, CONNECTIONS_MAX, LANE_PENDING_FRAMES_MAX, PROGRESS_ENTRIES_MAX,
-    RECEIVE_SLACK_BYTES,
+    BATCH_LEN_MAX, BATCHES_UNDER_WAY_MAX, CONNECTIONS_MAX, LANE_PENDING_FRAMES_MAX, LANES_MAX,
+    PROGRESS_ENTRIES_MAX, RECEIVE_SLACK_BYTES,
 };
-use crate::page::{Assembler, Bodies, DecoderMemory, LaneDecoder, LaneTerms};
+use crate::page::{Assembler, Bodies, ContentMemory, DecoderMemory, LaneDecoder, LaneTerms};
 use crate::wire::{
     BATCH_FIELDS_BYTES, BatchFields, ConnectionOpen, Cursor, FRAME_HEADER_BYTES, FrameHeader, IndexFields,
     Kind, Lane, Progress, ProgressEntry, Reason, ReasonCode, WireError,
 };
 use bytes::Bytes;
+use content::Contents;
 use parts::{HeldPart, PageLane};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 
 /// What a received frame changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,16 +38,18 @@ const REPORT_BYTES: u64 = 64 * 1024;
 /// One connection's incoming direction.
 struct Receiving {
     /// Parts that wait for their batch's index, by batch and lane.
-    parts: BTreeMap<u64, BTreeMap<u16, HeldPart>>,
+    parts: Sorted<(u64, u16), HeldPart>,
     parts_bytes: u64,
     /// Frames of the connection's lane that wait for an earlier one, or for their parts.
-    pending: BTreeMap<u64, (FrameHeader, Bytes)>,
+    pending: Sorted<u64, (FrameHeader, Bytes)>,
     /// Payload bytes of `pending`, and of this connection's parts that wait in their lanes.
     waiting_bytes: u64,
     verified_frames: u64,
     position: u64,
     hasher: blake3::Hasher,
     ready: VecDeque<Bytes>,
+    /// Batches that were assembled and handed out, and where they end.
+    lent: VecDeque<(u64, Bytes)>,
     handed_out: u64,
     consumed: u64,
     ended: bool,
@@ -78,6 +86,10 @@ pub struct Inbound {
     jobs: VecDeque<Job>,
     jobs_under_way: usize,
     assembler: Assembler,
+    /// Memory for decoded bodies and for assembled batches.
+    buffers: Buffers,
+    /// Pages that parts refer to by their content.
+    contents: Contents,
     window: u64,
     /// What a new connection's sender may send before it is told more, and whose memory that is.
     first_promise: u64,
@@ -87,7 +99,7 @@ pub struct Inbound {
     peer_opens: bool,
     connections: BTreeMap<u16, Receiving>,
     /// Connections whose peer has not heard how they stand.
-    unreported: BTreeSet<u16>,
+    unreported: ConnectionSet,
     /// Some of it is worth a frame now. What is only verified waits until its hypervisor has taken it too: one frame
     /// then says both.
     report_now: bool,
@@ -95,6 +107,11 @@ pub struct Inbound {
 
 fn violation(text: impl Into<String>) -> Reason {
     Reason::new(ReasonCode::Protocol, text)
+}
+
+/// Keys of the parts of a batch whose index names these.
+fn of_batch(batch: u64, named: &IndexFields) -> Range<(u64, u16)> {
+    (batch, 0)..(batch, if named.lanes.is_empty() { 0 } else { LANES_MAX })
 }
 
 /// What a frame that waits takes of its connection's credit: its payload, less what is the same for every batch.
@@ -120,13 +137,15 @@ impl Inbound {
             jobs: VecDeque::new(),
             jobs_under_way: 0,
             assembler: Assembler::new(),
+            buffers: Buffers::default(),
+            contents: Contents::default(),
             window,
             first_promise: window,
             memory: ReceiveMemory::unshared(),
             connections_max,
             peer_opens,
             connections: BTreeMap::new(),
-            unreported: BTreeSet::new(),
+            unreported: ConnectionSet::default(),
             report_now: false,
         }
     }
@@ -138,17 +157,22 @@ impl Inbound {
         self
     }
 
-    /// Lanes remember from now on what they carry, on terms that the peer agreed to; `None`: they forget.
-    pub fn remember(&mut self, terms: Option<LaneTerms>) {
+    /// Lanes remember from now on what they carry, on terms that the peer agreed to; `None`: they forget. Parts may refer to what
+    /// stands in `store`.
+    pub fn remember(&mut self, terms: Option<LaneTerms>, store: Option<ContentMemory>) {
         let handed_out = self.codec_workers > 1;
         if terms.is_none() {
             // They would be done for nobody, and name lanes that are to be forgotten.
             self.jobs.clear();
         }
-        let owners = terms.filter(|_| handed_out).map(|terms| lane_owners(terms, self.lanes.len()));
+        self.contents.exchange(store);
+        let key = self.contents.key();
+        let setup = |terms| LaneSetup { terms, known: None, key: key.clone() };
+        let owners = terms.filter(|_| handed_out).map(|terms| lane_owners(&setup(terms), self.lanes.len()));
         let mut owners = owners.into_iter().flatten();
         for lane in &mut self.lanes {
-            lane.memory = terms.filter(|_| !handed_out).map(DecoderMemory::new);
+            let memory = |terms| DecoderMemory::new(terms).with_content(key.clone());
+            lane.memory = terms.filter(|_| !handed_out).map(memory);
             (lane.owner, lane.remembered_bytes) = (owners.next(), 0);
         }
     }
@@ -164,6 +188,12 @@ impl Inbound {
         Receiving::new(Promise::new(self.memory.clone(), self.first_promise, self.window))
     }
 
+    /// Batches are put together in memory of `buffers`.
+    pub fn with_buffers(mut self, buffers: Buffers) -> Self {
+        self.buffers = buffers;
+        self
+    }
+
     /// Lets others decode parts, where they are more than one.
     pub fn with_codec_workers(mut self, workers: u16) -> Self {
         self.codec_workers = workers;
@@ -176,22 +206,26 @@ impl Inbound {
         self.connections.entry(connection).or_insert(new).verified_frames = 1;
     }
 
-    /// Takes a frame of a page lane or a connection's lane. An error is the session's end.
-    pub fn receive(&mut self, header: FrameHeader, frame: Bytes) -> Result<Receipt, Reason> {
-        let mut receipt = Receipt::default();
+    /// Takes a frame of a page lane or a connection's lane; `receipt` gets what it changed. An error is the session's end.
+    pub fn receive(
+        &mut self,
+        header: FrameHeader,
+        frame: Bytes,
+        receipt: &mut Receipt,
+    ) -> Result<(), Reason> {
         match header.lane {
             Lane::Connection(connection) => {
                 self.receive_ordered(connection, header, frame)?;
-                self.advance(connection, &mut receipt)?;
+                self.advance(connection, receipt)?;
             }
             Lane::Page(lane) if header.kind == Kind::Part => {
-                self.receive_part(lane, header, frame, &mut receipt)?
+                self.receive_part(lane, header, frame, receipt)?
             }
             Lane::Page(_) | Lane::Unordered => {
                 return Err(violation(format!("a {:?} frame came on lane {:?}", header.kind, header.lane)));
             }
         }
-        Ok(receipt)
+        Ok(())
     }
 
     /// The connection, which begins here where it is new: its frames may overtake the one that opens it.
@@ -232,7 +266,7 @@ impl Inbound {
                 return Err(violation(format!("connection {connection} exceeds its credit")));
             }
         }
-        if !receiving.pending.contains_key(&header.sequence) {
+        if !receiving.pending.contains(&header.sequence) {
             receiving.check_room(connection, waiting_bytes(&frame), window)?;
             receiving.waiting_bytes += waiting_bytes(&frame);
             receiving.pending.insert(header.sequence, (header, frame));
@@ -243,7 +277,7 @@ impl Inbound {
     /// Verifies as many frames of a connection's lane as stand in order.
     fn advance(&mut self, connection: u16, receipt: &mut Receipt) -> Result<(), Reason> {
         let (assembler, lanes, digest) = (&mut self.assembler, self.lanes.len(), self.digest);
-        let window = self.window;
+        let (window, contents, buffers) = (self.window, &self.contents, &self.buffers);
         let Some(receiving) = self.connections.get_mut(&connection) else { return Ok(()) };
         let before = receiving.verified_frames;
         while let Some((header, frame)) = receiving.pending.remove(&receiving.verified_frames) {
@@ -267,27 +301,36 @@ impl Inbound {
                     let mut cursor = Cursor::new(&payload);
                     let fields = BatchFields::take(&mut cursor)?;
                     let named = IndexFields::take(&mut cursor, lanes as u16)?;
-                    let Some(parts) = receiving.take_parts(header.sequence, &named) else {
+                    if !receiving.has_parts(header.sequence, &named) {
                         receiving.waiting_bytes += waiting_bytes(&frame);
                         receiving.pending.insert(header.sequence, (header, frame));
                         break;
-                    };
-                    let mut bodies = vec![Bodies::default(); lanes];
-                    for (lane, part) in &parts {
-                        bodies[usize::from(*lane)] = Bodies::new(part);
                     }
-                    let mut out = Vec::new();
-                    assembler
-                        .assemble(cursor.rest(), &mut bodies, fields.length as usize, &mut out)
-                        .map_err(|error| {
+                    let mut bodies = [Bodies::default(); LANES_MAX as usize];
+                    for ((_, lane), part) in receiving.parts_of(header.sequence, &named) {
+                        bodies[usize::from(*lane)] =
+                            part.bodies.as_deref().map(Bodies::new).unwrap_or_default();
+                    }
+                    let bodies = &mut bodies[..lanes];
+                    let mut out = buffers.take(fields.length as usize);
+                    assembler.assemble(cursor.rest(), bodies, fields.length as usize, &mut out).map_err(
+                        |error| {
                             let text = format!(
                                 "connection {connection}: the index at {} cannot be used: {error}",
                                 header.sequence
                             );
                             Reason::new(ReasonCode::Decode, text)
-                        })?;
+                        },
+                    )?;
                     receiving.verify(connection, &fields, &out, digest)?;
-                    receiving.hand_over(connection, out.into(), window)?;
+                    receiving.drop_parts(header.sequence, &named, |part| {
+                        let bodies = part.bodies.unwrap_or_default();
+                        contents.keep(&bodies, &part.whole);
+                        buffers.give_back_own(bodies);
+                    });
+                    let out = out.freeze();
+                    receiving.lent.push_back((receiving.position, out.clone()));
+                    receiving.hand_over(connection, out, window)?;
                 }
                 Kind::ConnectionEnd if header.sequence > 0 => {
                     let mut cursor = Cursor::new(&payload);
@@ -304,8 +347,7 @@ impl Inbound {
                 }
             }
             receiving.verified_frames += 1;
-            if receiving.parts.first_key_value().is_some_and(|(batch, _)| *batch < receiving.verified_frames)
-            {
+            if receiving.parts.first().is_some_and(|((batch, _), _)| *batch < receiving.verified_frames) {
                 return Err(violation(format!(
                     "batch {} has parts that its index does not name",
                     header.sequence
@@ -339,6 +381,10 @@ impl Inbound {
         if let Some(receiving) = self.connections.get_mut(&connection) {
             receiving.consumed = (receiving.consumed + bytes).min(receiving.handed_out);
             receiving.promise.consumed(receiving.consumed);
+            while receiving.lent.front().is_some_and(|(end, _)| *end <= receiving.consumed) {
+                let Some((_, taken)) = receiving.lent.pop_front() else { break };
+                self.buffers.give_back(taken);
+            }
             receiving.unreported_bytes += bytes;
             let all_taken = receiving.consumed == receiving.position;
             if all_taken || receiving.unreported_bytes >= REPORT_BYTES.min(self.window / 4) {
@@ -370,9 +416,9 @@ impl Inbound {
         self.report_now && !self.unreported.is_empty()
     }
 
-    /// What the peer has not heard yet, at most as much as one frame holds.
-    pub fn take_progress(&mut self) -> Progress {
-        let mut progress = Progress::default();
+    /// What the peer has not heard yet, at most as much as one frame holds, in the place of what `progress` said.
+    pub fn take_progress(&mut self, progress: &mut Progress) {
+        progress.entries.clear();
         while progress.entries.len() < PROGRESS_ENTRIES_MAX {
             let Some(connection) = self.unreported.pop_first() else { break };
             let Some(receiving) = self.connections.get_mut(&connection) else { continue };
@@ -385,12 +431,12 @@ impl Inbound {
             });
         }
         self.report_now = !self.unreported.is_empty();
-        progress
     }
 
     /// A stream was lost, and with it perhaps the last word: say everything again (DWCP-31).
     pub fn repeat_progress(&mut self) {
-        self.unreported.extend(self.connections.keys());
+        self.ask_again();
+        self.unreported.extend(self.connections.keys().copied());
         self.report_now = true;
     }
 
@@ -437,14 +483,15 @@ impl Receiving {
     fn new(promise: Promise) -> Self {
         Receiving {
             promise,
-            parts: BTreeMap::new(),
+            parts: Sorted::default(),
             parts_bytes: 0,
-            pending: BTreeMap::new(),
+            pending: Sorted::default(),
             waiting_bytes: 0,
             verified_frames: 0,
             position: 0,
             hasher: blake3::Hasher::new(),
             ready: VecDeque::new(),
+            lent: VecDeque::new(),
             handed_out: 0,
             consumed: 0,
             ended: false,
@@ -454,6 +501,25 @@ impl Receiving {
 
     fn is_ended(&self) -> bool {
         self.ended && self.consumed == self.position
+    }
+
+    /// Whether every part that an index names is here, and whole.
+    fn has_parts(&self, batch: u64, named: &IndexFields) -> bool {
+        let whole = |lane| self.parts.get(&(batch, lane)).is_some_and(HeldPart::is_whole);
+        named.lanes.iter().all(whole)
+    }
+
+    /// The parts of a batch. Those that its index does not name are among them, unless it names none: it does not fit them either.
+    fn parts_of(&self, batch: u64, named: &IndexFields) -> impl Iterator<Item = &((u64, u16), HeldPart)> {
+        self.parts.range(of_batch(batch, named))
+    }
+
+    /// The batch has been put together: its parts are needed no more.
+    fn drop_parts(&mut self, batch: u64, named: &IndexFields, mut each: impl FnMut(HeldPart)) {
+        for part in self.parts.drain(of_batch(batch, named)) {
+            self.parts_bytes -= part.bytes;
+            each(part);
+        }
     }
 
     /// Whether `bytes` more fit into what was reserved beside all that is held here. Each byte of a batch is held once,
@@ -467,21 +533,6 @@ impl Receiving {
             return Err(violation(format!("connection {connection} exceeds its credit")));
         }
         Ok(())
-    }
-
-    /// The parts that an index names; `None` while some are under way. Parts that it does not name are dropped with
-    /// their batch: the index would not fit them either.
-    fn take_parts(&mut self, batch: u64, named: &IndexFields) -> Option<BTreeMap<u16, Vec<u8>>> {
-        if named.lanes.is_empty() {
-            return Some(BTreeMap::new());
-        }
-        let there = self.parts.get(&batch)?;
-        if !named.lanes.iter().all(|lane| there.get(lane).is_some_and(|part| part.bodies.is_some())) {
-            return None;
-        }
-        let parts = self.parts.remove(&batch)?;
-        self.parts_bytes -= parts.values().map(|part| part.bytes).sum::<u64>();
-        Some(parts.into_iter().filter_map(|(lane, part)| Some((lane, part.bodies?))).collect())
     }
 
     /// Verified bytes wait for the hypervisor. Where they were encoded they take more than they did.

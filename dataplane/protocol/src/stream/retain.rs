@@ -3,11 +3,13 @@
 //! A stream tells when the far side's system has acknowledged what it carried: the frame has *arrived*. That is less than
 //! verified, since a gateway may die with what it has not read, but it says which stream a missing frame is stuck on.
 
+use super::buffers::Buffers;
+use super::sorted::Sorted;
 use crate::limits::REPEATS_WAITING_MAX;
 use crate::schedule::{FrameKey, SendQueue};
 use crate::time::Instant;
 use crate::wire::Lane;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use std::collections::{BTreeMap, VecDeque};
 
 /// One transport connection between two gateways, as the gateway numbers it.
@@ -41,7 +43,10 @@ pub(super) struct Arrival {
 /// Frames that have not been verified yet, those that wait for a stream in the order in which they leave.
 #[derive(Debug, Default)]
 pub(super) struct Retention {
-    frames: BTreeMap<FrameKey, Retained>,
+    /// By lane, which come to stay, and by sequence.
+    lanes: BTreeMap<Lane, Sorted<u64, Retained>>,
+    /// Where the memory of frames goes that have been verified.
+    buffers: Buffers,
     bytes: u64,
     arrived_bytes: u64,
     queue: SendQueue,
@@ -50,13 +55,36 @@ pub(super) struct Retention {
 }
 
 impl Retention {
+    /// Nothing kept yet; memory comes from `buffers`, where there is some of theirs.
+    pub(super) fn new(buffers: Buffers) -> Self {
+        Retention { buffers, ..Self::default() }
+    }
+
+    /// An empty buffer for a frame of so many bytes.
+    pub(super) fn buffer(&self, bytes: usize) -> BytesMut {
+        self.buffers.take(bytes)
+    }
+
+    /// A frame that is not to leave after all.
+    pub(super) fn give_back(&self, frame: Bytes) {
+        self.buffers.give_back(frame);
+    }
+
     /// Keeps a frame, which waits for a stream.
     pub(super) fn keep(&mut self, key: FrameKey, owner: Owner, frame: Bytes) {
         self.bytes += frame.len() as u64;
         self.queue.push(key, frame.len());
         let retained =
             Retained { frame, owner, stream: None, before: None, taken_at: Instant::START, arrived: None };
-        self.frames.insert(key, retained);
+        self.lanes.entry(key.0).or_default().insert(key.1, retained);
+    }
+
+    fn get(&self, (lane, sequence): &FrameKey) -> Option<&Retained> {
+        self.lanes.get(lane)?.get(sequence)
+    }
+
+    fn get_mut(&mut self, (lane, sequence): &FrameKey) -> Option<&mut Retained> {
+        self.lanes.get_mut(lane)?.get_mut(sequence)
     }
 
     /// The next frame for `stream`, and whether another stream carries it already.
@@ -64,9 +92,9 @@ impl Retention {
         let elsewhere = self
             .repeats
             .iter()
-            .position(|key| self.frames.get(key).is_some_and(|retained| retained.stream != Some(stream)));
+            .position(|key| self.get(key).is_some_and(|retained| retained.stream != Some(stream)));
         if let Some(key) = elsewhere.and_then(|place| self.repeats.remove(place))
-            && let Some(retained) = self.frames.get_mut(&key)
+            && let Some(retained) = self.get_mut(&key)
         {
             (retained.before, retained.stream, retained.taken_at) = (retained.stream, Some(stream), now);
             return Some((retained.frame.clone(), true));
@@ -91,38 +119,39 @@ impl Retention {
     }
 
     fn take(&mut self, key: &FrameKey, stream: StreamId, now: Instant) -> Option<Bytes> {
-        let retained = self.frames.get_mut(key)?;
+        let retained = self.get_mut(key)?;
         (retained.stream, retained.taken_at) = (Some(stream), now);
         Some(retained.frame.clone())
     }
 
     /// The sequence of the oldest frame of a lane that has not been verified.
     pub(super) fn oldest(&self, lane: Lane) -> Option<u64> {
-        let mut frames = self.frames.range((lane, 0)..=(lane, u64::MAX));
-        frames.next().map(|((_, sequence), _)| *sequence)
+        self.lanes.get(&lane)?.first().map(|(sequence, _)| *sequence)
     }
 
     /// A frame has been verified.
     pub(super) fn release(&mut self, key: &FrameKey) {
-        if let Some(retained) = self.frames.remove(key) {
+        let lane = self.lanes.get_mut(&key.0);
+        if let Some(retained) = lane.and_then(|lane| lane.remove(&key.1)) {
             self.bytes -= retained.frame.len() as u64;
             if retained.arrived.is_some() {
                 self.arrived_bytes -= retained.frame.len() as u64;
             }
             self.repeats.retain(|other| other != key);
+            self.buffers.give_back(retained.frame);
         }
     }
 
     /// Everything has been verified.
     pub(super) fn release_all(&mut self) {
-        self.frames.clear();
+        self.lanes.clear();
         self.repeats.clear();
         (self.bytes, self.arrived_bytes) = (0, 0);
     }
 
     /// The far side's system has a frame that `stream` carried. `None`: nothing new.
     pub(super) fn arrived(&mut self, key: &FrameKey, stream: StreamId) -> Option<Arrival> {
-        let retained = self.frames.get_mut(key)?;
+        let retained = self.lanes.get_mut(&key.0)?.get_mut(&key.1)?;
         let carried = retained.stream == Some(stream) || retained.before == Some(stream);
         if !carried || retained.arrived.is_some() {
             return None;
@@ -136,7 +165,7 @@ impl Retention {
 
     /// Since when a frame is on its way for the first time; `None`: it is not, it has arrived, or it was repeated.
     pub(super) fn stuck_since(&self, key: &FrameKey) -> Option<Instant> {
-        let retained = self.frames.get(key)?;
+        let retained = self.get(key)?;
         let fresh = retained.stream.is_some() && retained.before.is_none() && retained.arrived.is_none();
         (fresh && !self.repeats.contains(key)).then_some(retained.taken_at)
     }
@@ -148,7 +177,7 @@ impl Retention {
 
     /// A frame is stuck: another stream is to carry it as well.
     pub(super) fn repeat(&mut self, key: FrameKey) {
-        if self.takes_repeats() && self.frames.contains_key(&key) {
+        if self.takes_repeats() && self.get(&key).is_some() {
             self.repeats.push_back(key);
         }
     }
@@ -157,7 +186,10 @@ impl Retention {
     /// Returns the owners of those that had arrived.
     pub(super) fn stream_lost(&mut self, stream: StreamId) -> Vec<Owner> {
         let mut owners = Vec::new();
-        for (key, retained) in &mut self.frames {
+        let frames = self.lanes.iter_mut().flat_map(|(lane, frames)| {
+            frames.iter_mut().map(move |(sequence, retained)| ((*lane, *sequence), retained))
+        });
+        for (key, retained) in frames {
             if retained.stream != Some(stream) && retained.before != Some(stream) {
                 continue;
             }
@@ -169,8 +201,8 @@ impl Retention {
             }
             (retained.stream, retained.before) = (other, None);
             if other.is_none() {
-                self.repeats.retain(|waiting| waiting != key);
-                self.queue.push_again(*key, retained.frame.len());
+                self.repeats.retain(|waiting| *waiting != key);
+                self.queue.push_again(key, retained.frame.len());
             }
         }
         owners

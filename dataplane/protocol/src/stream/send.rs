@@ -1,9 +1,13 @@
 //! The sending half of a session: guest bytes become frames, and frames stay until they are verified.
 
+mod content;
 mod encoding;
+mod follow;
+mod progress;
 mod remember;
 mod repeat;
 
+use super::buffers::Buffers;
 use super::link::Link;
 use super::retain::{Owner, Retention, StreamId};
 use super::sending::{Sending, SendingState, UnderWay};
@@ -14,19 +18,21 @@ use crate::limits::{
     RECEIVE_WINDOW_BYTES,
 };
 use crate::page::policy::{Mode, Policy};
-use crate::page::{BatchEncoder, Choice, EncodedBatch, LaneId};
+use crate::page::{BatchEncoder, Choice, EncodedBatch, KnownContent, LaneId};
 use crate::schedule::FrameKey;
 use crate::session::MIGRATION;
 use crate::time::{Clock, Instant};
 use crate::wire::{
     BATCH_FIELDS_BYTES, BatchFields, ConnectionOpen, FRAME_HEADER_BYTES, FrameHeader, IndexFields, Kind,
-    Lane, PartFields, ProgressEntry, Reason, ReasonCode, finish_frame, start_frame,
+    Lane, PART_FIELDS_BYTES, PartFields, finish_frame, start_frame,
 };
-use bytes::Bytes;
+use bytes::{BufMut, Bytes};
+use content::References;
 use encoding::{Beginning, EncodingQueue, Planned};
-pub use remember::CodecTime;
+pub use remember::{CodecTime, SentBytes};
 use repeat::Arrivals;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Free bytes that an ingress buffer holds before the bytes read: room for an incomplete record that waited and
 /// for the frame's own fields, so that a batch which is sent as it is needs no copy.
@@ -55,33 +61,6 @@ impl BatchBuffer for Vec<u8> {
     }
 }
 
-/// Bytes of guest data by how they left.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SentBytes {
-    /// Guest bytes.
-    pub guest: u64,
-    /// Guest bytes that left as they are.
-    pub raw: u64,
-    /// Guest bytes that left compressed with lz4.
-    pub lz4: u64,
-    /// Guest bytes that left compressed with zstd.
-    pub zstd: u64,
-    /// Guest bytes of pages that were what the far side remembered.
-    pub unchanged: u64,
-    /// Guest bytes of pages of which only differences left.
-    pub delta: u64,
-    /// Guest bytes of pages that are one word repeated.
-    pub uniform: u64,
-    /// Nanoseconds of codec work by what it was.
-    pub time: CodecTime,
-    /// Payload and header bytes, each frame counted once.
-    pub encoded: u64,
-    /// Bytes handed to streams, repetitions included.
-    pub wire: u64,
-    /// Of them, frames that were stuck on a stream and left on another as well.
-    pub repeated: u64,
-}
-
 /// The sending half of a session.
 pub struct Outbound {
     session: u64,
@@ -96,6 +75,8 @@ pub struct Outbound {
     policy: Policy,
     encoder: BatchEncoder,
     encoded: EncodedBatch,
+    /// Lists of parts, of batches that have been verified.
+    spare_keys: Vec<Vec<FrameKey>>,
     /// Where encoding is handed out: what is under way.
     encoding: EncodingQueue,
     spans: Vec<Span>,
@@ -106,7 +87,15 @@ pub struct Outbound {
     /// When the peer last verified something.
     verified_at: Instant,
     bytes: SentBytes,
+    /// A connection has shown that the guest is stopped: nothing waits for company any more.
+    stopped: bool,
+    /// What the far side's content store is believed to hold, where there is one.
+    known: Option<Arc<KnownContent>>,
+    /// Pages of which only references are under way.
+    references: References,
     window_granted: u64,
+    /// Most guest bytes under way, each connection, whatever the path would take.
+    window_bytes_max: u64,
     /// How long frames take to arrive.
     arrivals: Arrivals,
 }
@@ -133,15 +122,28 @@ impl Outbound {
             policy: Policy::new(mode),
             encoder: BatchEncoder::new(lanes),
             encoded: EncodedBatch::default(),
-            encoding: EncodingQueue::new(codec_workers, lanes),
+            spare_keys: Vec::new(),
+            encoding: EncodingQueue::new(codec_workers, lanes, Buffers::default()),
             spans: Vec::new(),
             link: Link::default(),
             times: Times::default(),
             verified_at: Instant::START,
             bytes: SentBytes::default(),
+            stopped: false,
+            known: None,
+            references: References::default(),
             window_granted: RECEIVE_WINDOW_BYTES,
+            window_bytes_max: u64::MAX,
             arrivals: Arrivals::default(),
         }
+    }
+
+    /// Frames are made in memory of `buffers`.
+    pub fn with_buffers(mut self, buffers: Buffers) -> Self {
+        let lanes = self.page_lanes.len() as u16;
+        self.encoding = EncodingQueue::new(self.encoding.workers(), lanes, buffers.clone());
+        self.retained = Retention::new(buffers);
+        self
     }
 
     /// What the peer reserves for each connection, as it said when the session opened.
@@ -184,14 +186,15 @@ impl Outbound {
         let ahead = sending.position + sending.carry.len() as u64;
         let credit = sending.limit.saturating_sub(ahead);
         let batch = sending.pace.batch();
+        let window = sending.pace.window().min(self.window_bytes_max);
         // What workers have in hand is not on the path yet: without it they would wait for each other's round trips.
-        let window = sending.pace.window().saturating_add(self.encoding.in_hand(batch));
+        let window = window.saturating_add(self.encoding.in_hand(batch));
         // What waits behind a hole has left the path to others. Held back for it, every stream would pause for the loss of one.
         let across = sending.behind_a_hole().min(window.saturating_mul(HOLE_WINDOWS));
         let window = window.saturating_sub(ahead.saturating_sub(sending.consumed).saturating_sub(across));
         let budget = credit.min(window).min(batch) as usize;
         // Reading a sliver each time an acknowledgement trickles in would cost a system call and a digest each.
-        let sliver = (budget as u64) < batch / 4 && ahead > sending.consumed;
+        let sliver = !self.stopped && (budget as u64) < batch / 4 && ahead > sending.consumed;
         let frames_spent = frames + FRAMES_AFTER_A_READ >= BATCHES_UNDER_WAY_MAX;
         if sliver || frames_spent || self.link_is_full(sending) {
             sending.wait.set(Wait::Path);
@@ -227,7 +230,11 @@ impl Outbound {
         self.spans.clear();
         let data = &bytes[start..end];
         let taken = match &mut sending.parser {
-            Some(parser) => parser.parse(data, true, &mut self.spans),
+            Some(parser) => {
+                let taken = parser.parse(data, true, &mut self.spans);
+                self.stopped |= parser.is_stopped();
+                taken
+            }
             None => data.len(),
         };
         sending.carry.clear();
@@ -318,7 +325,7 @@ impl Outbound {
     }
 
     /// A part, which is a frame but for its header, leaves as the next of its lane.
-    fn send_part(&mut self, lane: LaneId, owner: Owner, frame: Vec<u8>) -> FrameKey {
+    fn send_part(&mut self, lane: LaneId, owner: Owner, frame: impl AsMut<[u8]> + Into<Bytes>) -> FrameKey {
         let next = &mut self.page_lanes[usize::from(lane.0)];
         let sequence = *next;
         *next += 1;
@@ -357,27 +364,33 @@ impl Outbound {
         let tally = self.encoded.tally;
         self.count(&tally);
 
-        let (mut keys, mut lanes, mut encoded) = (Vec::new(), Vec::new(), 0);
-        let parts = std::mem::take(&mut self.encoded.parts);
-        for part in &parts {
-            let mut out = Vec::with_capacity(FRAME_HEADER_BYTES + 16 + part.payload.len());
+        let (mut keys, mut encoded) = (self.spare_keys.pop().unwrap_or_default(), 0);
+        let lanes = self.encoded.parts.iter().map(|part| part.lane.0).collect();
+        let mut parts = std::mem::take(&mut self.encoded.parts);
+        let mut carried = Vec::new();
+        for part in &mut parts {
+            let content = std::mem::take(&mut part.content);
+            self.references.keep((connection, batch), part.lane.0, content.referred);
+            carried.extend(content.carried);
+            let fields = PartFields { connection, batch };
+            let mut out = self.retained.buffer(FRAME_HEADER_BYTES + PART_FIELDS_BYTES + part.payload.len());
             start_frame(&mut out);
-            PartFields { connection, batch }.put(&mut out);
-            out.extend_from_slice(&part.payload);
+            fields.put(&mut out);
+            out.put_slice(&part.payload);
             encoded += out.len();
             keys.push(self.send_part(part.lane, (connection, batch), out));
-            lanes.push(part.lane.0);
         }
         self.encoded.parts = parts;
-        lanes.sort_unstable();
 
-        let mut out =
-            Vec::with_capacity(FRAME_HEADER_BYTES + BATCH_FIELDS_BYTES + 64 + self.encoded.index.len());
+        let lanes = IndexFields { lanes };
+        let bytes = FRAME_HEADER_BYTES + BATCH_FIELDS_BYTES + lanes.bytes() + self.encoded.index.len();
+        let mut out = self.retained.buffer(bytes);
         start_frame(&mut out);
-        out.extend_from_slice(&fields.to_bytes());
-        IndexFields { lanes }.put(&mut out);
-        out.extend_from_slice(&self.encoded.index);
+        out.put_slice(&fields.to_bytes());
+        lanes.put(&mut out);
+        out.put_slice(&self.encoded.index);
         let header = self.connection_header(Kind::Index, connection, keys, encoded + out.len(), now);
+        self.carries(connection, batch, carried);
         let frame = finish_frame(out, header);
         self.enqueue((header.lane, header.sequence), (connection, header.sequence), frame);
     }
@@ -431,6 +444,9 @@ impl Outbound {
 
     /// The next frame for `stream`; `None`: nothing waits.
     pub fn next_frame(&mut self, stream: StreamId, now: Instant) -> Option<Bytes> {
+        if let Some(repair) = self.next_repair(stream) {
+            return Some(repair);
+        }
         let (frame, repeated) = self.retained.next(stream, now)?;
         self.bytes.wire += frame.len() as u64;
         self.bytes.repeated += if repeated { frame.len() as u64 } else { 0 };
@@ -446,67 +462,17 @@ impl Outbound {
 
     /// Whether a frame waits for a stream.
     pub fn has_frames(&self) -> bool {
-        self.retained.has_waiting()
+        self.retained.has_waiting() || self.references.any_due()
     }
 
     /// A stream died: what it carried and the far side has not verified leaves again (DWCP-31).
     pub fn stream_lost(&mut self, stream: StreamId) {
+        self.references.stream_lost(stream);
         for (connection, sequence) in self.retained.stream_lost(stream) {
             if let Some(sending) = self.connections.get_mut(&connection) {
                 sending.lost(sequence);
             }
         }
-    }
-
-    /// Takes the peer's word on a connection (DWCP-30). Entries may be late or repeated; a word about what was
-    /// never sent is a violation.
-    pub fn progress(&mut self, entry: &ProgressEntry, now: Instant) -> Result<(), Reason> {
-        let violation = |text: String| Err(Reason::new(ReasonCode::Protocol, text));
-        let Some(sending) = self.connections.get_mut(&entry.connection) else {
-            // The peer repeats that nothing came back yet on a connection whose opening is still on its way.
-            if entry.verified_frames <= 1 && entry.consumed == 0 {
-                return Ok(());
-            }
-            return violation(format!(
-                "the peer reports progress on connection {}, which is not open",
-                entry.connection
-            ));
-        };
-        let never_sent = self.encoding.holds_before(entry.connection, entry.verified_frames);
-        if never_sent || entry.verified_frames > sending.frames || entry.consumed > sending.position {
-            return violation(format!(
-                "the peer acknowledges more of connection {} than was sent",
-                entry.connection
-            ));
-        }
-        while sending.verified_frames < entry.verified_frames {
-            let own = (Lane::Connection(entry.connection), sending.verified_frames);
-            let Some(under_way) = sending.verify_next() else { break };
-            for key in under_way.parts.iter().chain(std::iter::once(&own)) {
-                self.retained.release(key);
-            }
-            self.verified_at = now;
-            self.link.acknowledged(under_way.left_at, now);
-            sending.verified_under_way.push_back(under_way);
-        }
-        if entry.consumed > sending.consumed {
-            sending.consumed = entry.consumed;
-        }
-        while sending.verified_under_way.front().is_some_and(|batch| batch.end <= sending.consumed) {
-            let Some(batch) = sending.verified_under_way.pop_front() else { break };
-            sending.pace.taken(batch.sent_at, now);
-        }
-        sending.pace.arrived(sending.arrived_total(), now);
-        sending.limit = sending.limit.max(entry.limit);
-        let to_take = sending.verified - sending.consumed.min(sending.verified);
-        self.link.far_side(to_take > FAR_BATCHES * sending.pace.batch());
-        self.link.arrived(self.encoded_arrived(), now);
-        Ok(())
-    }
-
-    /// Encoded bytes that have arrived since the beginning, each once.
-    fn encoded_arrived(&self) -> u64 {
-        self.bytes.encoded - self.retained.bytes_to_arrive()
     }
 
     /// Since when the peer has verified nothing of what is under way; `None` while nothing is.
@@ -541,6 +507,7 @@ impl Outbound {
         }
         self.encoding.drop_all();
         self.retained.release_all();
+        self.references = References::default();
     }
 
     /// Whether a hypervisor waits because of what is under way.
@@ -582,7 +549,7 @@ impl Outbound {
     /// Bytes kept for repetition or until they are encoded, and how many of them wait for a stream.
     pub fn retained_bytes(&self) -> (usize, usize) {
         let (kept, waiting) = self.retained.bytes();
-        (kept as usize + self.encoding.bytes(), waiting)
+        (kept as usize + self.encoding.bytes() + self.references.bytes(), waiting)
     }
 }
 

@@ -24,13 +24,24 @@ pub(super) struct UnderWay {
     pub(super) length: u64,
     /// Frames of it that have not arrived: the parts and itself.
     pub(super) missing: usize,
+    /// Fingerprints of pages that it carries whole: the far side holds them once it is verified.
+    pub(super) content: Vec<u64>,
 }
 
 impl UnderWay {
     /// A frame that leaves now, with its parts.
     pub(super) fn new(end: u64, length: u64, parts: Vec<FrameKey>, encoded_bytes: u64, now: Instant) -> Self {
         let missing = 1 + parts.len();
-        UnderWay { end, parts, sent_at: now, left_at: now, encoded_bytes, length, missing }
+        UnderWay {
+            end,
+            parts,
+            sent_at: now,
+            left_at: now,
+            encoded_bytes,
+            length,
+            missing,
+            content: Vec::new(),
+        }
     }
 }
 
@@ -113,6 +124,13 @@ impl Sending {
     fn at(&mut self, sequence: u64) -> Option<&mut UnderWay> {
         let place = sequence.checked_sub(self.verified_frames).and_then(|place| usize::try_from(place).ok());
         place.and_then(|place| self.under_way.get_mut(place))
+    }
+
+    /// What is under way at `sequence` carries pages of these fingerprints whole.
+    pub(super) fn carries(&mut self, sequence: u64, content: Vec<u64>) {
+        if let Some(under_way) = self.at(sequence) {
+            under_way.content = content;
+        }
     }
 
     /// A frame of what is under way at `sequence` has arrived. Returns when that batch left.

@@ -30,6 +30,10 @@ pub enum Kind {
     Fail = 4,
     /// What was verified, what the hypervisor took, what may be sent.
     Progress = 5,
+    /// Pages that were only referred to, and are not here.
+    Want = 6,
+    /// These pages.
+    Repair = 7,
     /// A connection begins: the first frame of its lane.
     ConnectionOpen = 16,
     /// A batch as its own bytes.
@@ -53,6 +57,8 @@ impl Kind {
             3 => Kind::Refuse,
             4 => Kind::Fail,
             5 => Kind::Progress,
+            6 => Kind::Want,
+            7 => Kind::Repair,
             16 => Kind::ConnectionOpen,
             17 => Kind::Batch,
             18 => Kind::Index,

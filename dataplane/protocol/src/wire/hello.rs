@@ -28,6 +28,46 @@ pub fn gateway_named(name: &str) -> [u8; 16] {
 /// Random bytes that one end says once, for one stream (DWCP-61).
 pub type Nonce = [u8; 16];
 
+/// The bit of `features` that says that a [`ProbeOffer`] follows the fields.
+const FEATURE_PROBES: u64 = 1;
+
+/// What two gateways probe the path between them under: each says a half in a stream's handshake (DWCP-100).
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct ProbeOffer {
+    /// The UDP port at which this gateway answers probes, at the address that the stream has.
+    pub port: u16,
+    /// Random bytes, for this stream alone.
+    pub share: [u8; 32],
+}
+
+impl std::fmt::Debug for ProbeOffer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ProbeOffer").field("port", &self.port).finish_non_exhaustive()
+    }
+}
+
+fn features(offer: Option<&ProbeOffer>) -> u64 {
+    if offer.is_some() { FEATURE_PROBES } else { 0 }
+}
+
+fn put_offer(out: &mut Vec<u8>, offer: Option<&ProbeOffer>) {
+    if let Some(offer) = offer {
+        out.extend_from_slice(&offer.port.to_le_bytes());
+        out.extend_from_slice(&offer.share);
+    }
+}
+
+fn take_offer(cursor: &mut Cursor<'_>, features: u64) -> Result<Option<ProbeOffer>, WireError> {
+    if features & FEATURE_PROBES == 0 {
+        return Ok(None);
+    }
+    let offer = ProbeOffer { port: cursor.u16()?, share: cursor.array()? };
+    if offer.port == 0 {
+        return Err(WireError::Value("probe_port"));
+    }
+    Ok(Some(offer))
+}
+
 /// The dialling gateway's first frame. Its layout never changes, so that any two versions can refuse each
 /// other politely (DWCP-4).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,12 +82,12 @@ pub struct Hello {
     pub group: u16,
     /// Largest payload that the dialler accepts.
     pub payload_max: u32,
-    /// Bits for what versions cannot express; unknown ones are ignored.
-    pub features: u64,
     /// The dialler's for this stream.
     pub nonce: Nonce,
     /// Proof of identity for transports that carry none; empty in version 1.
     pub auth: Vec<u8>,
+    /// The dialler's half of what both are to probe under; only on a stream that proves who is at its ends.
+    pub probe: Option<ProbeOffer>,
 }
 
 impl Hello {
@@ -59,9 +99,9 @@ impl Hello {
             identity,
             group,
             payload_max: FRAME_PAYLOAD_MAX as u32,
-            features: 0,
             nonce,
             auth: Vec::new(),
+            probe: None,
         }
     }
 
@@ -75,11 +115,12 @@ impl Hello {
         put_identity(&mut out, &self.identity);
         out.extend_from_slice(&self.group.to_le_bytes());
         out.extend_from_slice(&self.payload_max.to_le_bytes());
-        out.extend_from_slice(&self.features.to_le_bytes());
+        out.extend_from_slice(&features(self.probe.as_ref()).to_le_bytes());
         out.extend_from_slice(&self.nonce);
         let auth = &self.auth[..self.auth.len().min(HELLO_AUTH_MAX)];
         out.extend_from_slice(&(auth.len() as u16).to_le_bytes());
         out.extend_from_slice(auth);
+        put_offer(&mut out, self.probe.as_ref());
         finish_frame(out, FrameHeader::unordered(Kind::Hello, 0, 0))
     }
 
@@ -104,7 +145,8 @@ impl Hello {
         if version_low > version_high {
             return Err(WireError::Value("version"));
         }
-        Ok(Hello { version_low, version_high, identity, group, payload_max, features, nonce, auth })
+        let probe = take_offer(&mut cursor, features)?;
+        Ok(Hello { version_low, version_high, identity, group, payload_max, nonce, auth, probe })
     }
 }
 
@@ -117,10 +159,10 @@ pub struct HelloAccept {
     pub identity: Identity,
     /// Largest payload that the acceptor accepts.
     pub payload_max: u32,
-    /// Bits for what versions cannot express.
-    pub features: u64,
     /// The acceptor's for this stream.
     pub nonce: Nonce,
+    /// The acceptor's half, if it takes what the dialler offered.
+    pub probe: Option<ProbeOffer>,
 }
 
 impl HelloAccept {
@@ -132,8 +174,9 @@ impl HelloAccept {
         out.extend_from_slice(&(self.version as u16).to_le_bytes());
         put_identity(&mut out, &self.identity);
         out.extend_from_slice(&self.payload_max.to_le_bytes());
-        out.extend_from_slice(&self.features.to_le_bytes());
+        out.extend_from_slice(&features(self.probe.as_ref()).to_le_bytes());
         out.extend_from_slice(&self.nonce);
+        put_offer(&mut out, self.probe.as_ref());
         finish_frame(out, FrameHeader::unordered(Kind::HelloAccept, 0, 0))
     }
 
@@ -147,7 +190,9 @@ impl HelloAccept {
         let version = Version::choose(version, version).ok_or(WireError::Value("version"))?;
         let identity = take_identity(&mut cursor)?;
         let (payload_max, features) = (cursor.u32()?, cursor.u64()?);
-        Ok(HelloAccept { version, identity, payload_max, features, nonce: cursor.array()? })
+        let nonce = cursor.array()?;
+        let probe = take_offer(&mut cursor, features)?;
+        Ok(HelloAccept { version, identity, payload_max, nonce, probe })
     }
 }
 
@@ -259,7 +304,7 @@ pub fn answer_hello(
         return Err(HelloRefuse::new(RefuseCode::Version, text));
     };
     let payload_max = FRAME_PAYLOAD_MAX as u32;
-    let accept = HelloAccept { version, identity: local, payload_max, features: 0, nonce };
+    let accept = HelloAccept { version, identity: local, payload_max, nonce, probe: None };
     Ok((hello, accept))
 }
 
@@ -327,6 +372,27 @@ mod tests {
             assert!(refuse.text.contains(&format!("{version_low} to {version_high}")), "{}", refuse.text);
             assert_eq!(HelloRefuse::read(&refuse.to_frame()[FRAME_HEADER_BYTES..]), Ok(refuse));
         }
+    }
+
+    /// DWCP-100: a half stands behind the fields that every version knows, and is not printed.
+    #[test]
+    fn halves_of_a_probe_secret_come_back() {
+        let offer = ProbeOffer { port: 7402, share: [0x41; 32] };
+        let hello = Hello { probe: Some(offer), ..Hello::new(DIALLER, 7, NONCE) };
+        let (read, accept) = answer_hello(&hello.to_frame(), ACCEPTOR, ANSWER).unwrap();
+        assert_eq!((read.probe, accept.probe), (Some(offer), None));
+        let accept = HelloAccept { probe: Some(offer), ..accept };
+        assert_eq!(HelloAccept::read(&accept.to_frame()[FRAME_HEADER_BYTES..]), Ok(accept));
+        assert!(!format!("{hello:?}").contains("65"), "{hello:?}");
+        // A reader that does not know the bit ignores what follows.
+        let frame = hello.to_frame();
+        let known = &frame[FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + 72];
+        let mut older = known.to_vec();
+        older[46] = 0;
+        older.extend_from_slice(&frame[FRAME_HEADER_BYTES + 72..]);
+        assert_eq!(Hello::read(&older), Ok(Hello::new(DIALLER, 7, NONCE)));
+        // One that promises a half and has none is refused.
+        assert!(Hello::read(known).is_err());
     }
 
     #[test]

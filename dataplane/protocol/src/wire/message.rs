@@ -1,12 +1,14 @@
 //! Payloads of a session's frames.
 
 use super::cursor::put_text;
-use super::{Cursor, FrameHeader, Kind, Lane, WireError, finish_frame, start_frame};
+use super::{
+    Cursor, FRAME_HEADER_BYTES, FrameHeader, Kind, Lane, LaneSet, WireError, finish_frame, start_frame,
+};
 use crate::limits::{
     BATCH_LEN_MAX, CONNECTIONS_MAX, LABEL_MAX, LANES_MAX, MEMORY_BYTES_MAX, PROGRESS_ENTRIES_MAX,
     REASON_TEXT_MAX,
 };
-use bytes::Bytes;
+use bytes::{BufMut, Bytes};
 
 /// What the source's gateway proposes for a session (DWCP-10).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,22 +94,28 @@ pub struct Accept {
     pub receive_window: u64,
     /// What each side spends on remembering what page lanes carried: at most what was proposed.
     pub memory_bytes: u64,
+    /// The key of the content store to which parts may refer; zeros: there is none (DWCP-75).
+    pub content_key: [u8; 32],
+    /// What that store spends on pages, in bytes.
+    pub content_bytes: u64,
     /// Proof that the sender was told of this session as well.
     pub proof: [u8; 32],
 }
 
 impl Accept {
     /// What the proof vouches for: the payload before it.
-    pub(crate) fn terms(&self) -> [u8; 16] {
-        let mut out = [0; 16];
+    pub(crate) fn terms(&self) -> [u8; 56] {
+        let mut out = [0; 56];
         out[..8].copy_from_slice(&self.receive_window.to_le_bytes());
-        out[8..].copy_from_slice(&self.memory_bytes.to_le_bytes());
+        out[8..16].copy_from_slice(&self.memory_bytes.to_le_bytes());
+        out[16..48].copy_from_slice(&self.content_key);
+        out[48..].copy_from_slice(&self.content_bytes.to_le_bytes());
         out
     }
 
     /// As a whole frame.
     pub fn to_frame(&self, session: u64, epoch: u32) -> Bytes {
-        let mut out = Vec::with_capacity(96);
+        let mut out = Vec::with_capacity(128);
         start_frame(&mut out);
         out.extend_from_slice(&self.terms());
         out.extend_from_slice(&self.proof);
@@ -118,13 +126,18 @@ impl Accept {
     pub fn read(payload: &[u8]) -> Result<Accept, WireError> {
         let mut cursor = Cursor::new(payload);
         let (receive_window, memory_bytes) = (cursor.u64()?, cursor.u64()?);
-        let accept = Accept { receive_window, memory_bytes, proof: cursor.array()? };
+        let (content_key, content_bytes) = (cursor.array()?, cursor.u64()?);
+        let accept =
+            Accept { receive_window, memory_bytes, content_key, content_bytes, proof: cursor.array()? };
         cursor.end()?;
         if accept.receive_window == 0 {
             return Err(WireError::Value("receive_window"));
         }
         if accept.memory_bytes > MEMORY_BYTES_MAX {
             return Err(WireError::Value("memory_bytes"));
+        }
+        if accept.content_bytes > MEMORY_BYTES_MAX {
+            return Err(WireError::Value("content_bytes"));
         }
         Ok(accept)
     }
@@ -289,37 +302,57 @@ pub struct Progress {
 impl Progress {
     /// As a whole frame; entries beyond the bound are the caller's to send in another.
     pub fn to_frame(&self, session: u64, epoch: u32) -> Bytes {
-        let mut out = Vec::with_capacity(64 + 26 * self.entries.len());
+        self.to_frame_in(Vec::with_capacity(self.frame_bytes()), session, epoch)
+    }
+
+    /// The same, in an empty buffer.
+    pub(crate) fn to_frame_in<B: BufMut + AsMut<[u8]> + Into<Bytes>>(
+        &self,
+        mut out: B,
+        session: u64,
+        epoch: u32,
+    ) -> Bytes {
         start_frame(&mut out);
         let entries = &self.entries[..self.entries.len().min(PROGRESS_ENTRIES_MAX)];
-        out.push(entries.len() as u8);
+        out.put_u8(entries.len() as u8);
         for entry in entries {
-            out.extend_from_slice(&entry.connection.to_le_bytes());
-            out.extend_from_slice(&entry.verified_frames.to_le_bytes());
-            out.extend_from_slice(&entry.consumed.to_le_bytes());
-            out.extend_from_slice(&entry.limit.to_le_bytes());
+            out.put_u16_le(entry.connection);
+            out.put_u64_le(entry.verified_frames);
+            out.put_u64_le(entry.consumed);
+            out.put_u64_le(entry.limit);
         }
         finish_frame(out, FrameHeader::unordered(Kind::Progress, session, epoch))
     }
 
+    /// Bytes of the frame.
+    pub(crate) fn frame_bytes(&self) -> usize {
+        FRAME_HEADER_BYTES + 1 + 26 * self.entries.len()
+    }
+
     /// Reads the payload.
     pub fn read(payload: &[u8]) -> Result<Progress, WireError> {
+        let mut progress = Progress::default();
+        progress.replace(payload)?;
+        Ok(progress)
+    }
+
+    /// Reads the payload in the place of what was here. After an error nothing of either is to be used.
+    pub(crate) fn replace(&mut self, payload: &[u8]) -> Result<(), WireError> {
         let mut cursor = Cursor::new(payload);
         let count = usize::from(cursor.u8()?);
         if count > PROGRESS_ENTRIES_MAX {
             return Err(WireError::Length(count as u64));
         }
-        let mut entries = Vec::with_capacity(count);
+        self.entries.clear();
         for _ in 0..count {
             let connection = cursor.u16()?;
             if connection >= CONNECTIONS_MAX {
                 return Err(WireError::Value("connection"));
             }
             let (verified_frames, consumed, limit) = (cursor.u64()?, cursor.u64()?, cursor.u64()?);
-            entries.push(ProgressEntry { connection, verified_frames, consumed, limit });
+            self.entries.push(ProgressEntry { connection, verified_frames, consumed, limit });
         }
-        cursor.end()?;
-        Ok(Progress { entries })
+        cursor.end()
     }
 }
 
@@ -394,19 +427,22 @@ impl BatchFields {
 }
 
 /// What follows [`BatchFields`] in an index: the page lanes that hold a part of this batch (DWCP-21).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct IndexFields {
-    /// Ascending, without repetition.
-    pub lanes: Vec<u16>,
+    /// Written ascending.
+    pub lanes: LaneSet,
 }
 
 impl IndexFields {
     /// Appends them.
-    pub fn put(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&(self.lanes.len() as u16).to_le_bytes());
-        for lane in &self.lanes {
-            out.extend_from_slice(&lane.to_le_bytes());
-        }
+    pub fn put(&self, out: &mut impl BufMut) {
+        out.put_u16_le(self.lanes.len() as u16);
+        self.lanes.iter().for_each(|lane| out.put_u16_le(lane));
+    }
+
+    /// Bytes that they take.
+    pub fn bytes(&self) -> usize {
+        2 + 2 * self.lanes.len()
     }
 
     /// Reads them; `lanes` is the session's number of lanes.
@@ -415,17 +451,21 @@ impl IndexFields {
         if count > lanes {
             return Err(WireError::Length(u64::from(count)));
         }
-        let mut named: Vec<u16> = Vec::with_capacity(usize::from(count));
+        let (mut named, mut last) = (LaneSet::default(), None);
         for _ in 0..count {
             let lane = cursor.u16()?;
-            if lane >= lanes || named.last().is_some_and(|last| *last >= lane) {
+            if lane >= lanes.min(LANES_MAX) || last.is_some_and(|last| last >= lane) {
                 return Err(WireError::Value("lane"));
             }
-            named.push(lane);
+            named.insert(lane);
+            last = Some(lane);
         }
         Ok(IndexFields { lanes: named })
     }
 }
+
+/// Bytes of [`PartFields`].
+pub const PART_FIELDS_BYTES: usize = 16;
 
 /// What opens a part's payload: the batch that its pages belong to (DWCP-22).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -438,10 +478,10 @@ pub struct PartFields {
 
 impl PartFields {
     /// Appends them.
-    pub fn put(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.connection.to_le_bytes());
-        out.extend_from_slice(&[0; 6]);
-        out.extend_from_slice(&self.batch.to_le_bytes());
+    pub fn put(&self, out: &mut impl BufMut) {
+        out.put_u16_le(self.connection);
+        out.put_bytes(0, 6);
+        out.put_u64_le(self.batch);
     }
 
     /// Reads them from the front of a payload.
@@ -460,7 +500,6 @@ impl PartFields {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::FRAME_HEADER_BYTES;
     use proptest::prelude::*;
 
     fn payload(frame: &Bytes) -> &[u8] {
@@ -518,7 +557,13 @@ mod tests {
 
     #[test]
     fn a_peer_that_reserves_nothing_is_refused() {
-        let accept = |receive_window| Accept { receive_window, memory_bytes: 0, proof: [1; 32] };
+        let accept = |receive_window| Accept {
+            receive_window,
+            memory_bytes: 0,
+            content_key: [2; 32],
+            content_bytes: 3,
+            proof: [1; 32],
+        };
         assert_eq!(Accept::read(payload(&accept(1).to_frame(1, 0))), Ok(accept(1)));
         assert_eq!(Accept::read(payload(&accept(0).to_frame(1, 0))), Err(WireError::Value("receive_window")));
         let open = Open {
@@ -534,6 +579,8 @@ mod tests {
         assert_eq!(Open::read(payload(&open.to_frame(1, 0))), Err(WireError::Value("receive_window")));
         let endless = Accept { memory_bytes: MEMORY_BYTES_MAX + 1, ..accept(1) };
         assert_eq!(Accept::read(payload(&endless.to_frame(1, 0))), Err(WireError::Value("memory_bytes")));
+        let endless = Accept { content_bytes: MEMORY_BYTES_MAX + 1, ..accept(1) };
+        assert_eq!(Accept::read(payload(&endless.to_frame(1, 0))), Err(WireError::Value("content_bytes")));
     }
 
     #[test]

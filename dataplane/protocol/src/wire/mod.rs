@@ -8,17 +8,25 @@
 //!   | length |kind|flags| lane | session | epoch | check | sequence | payload ...
 //! ```
 
+use bytes::{BufMut, Bytes};
+
+mod content;
 mod cursor;
 mod header;
 mod hello;
+mod lane_set;
 mod message;
 
+pub use content::Wanted;
 pub use cursor::{Cursor, WireError};
 pub use header::{FRAME_HEADER_BYTES, FrameHeader, Kind, Lane};
-pub use hello::{Hello, HelloAccept, HelloRefuse, Identity, Nonce, RefuseCode, answer_hello, gateway_named};
+pub use hello::{
+    Hello, HelloAccept, HelloRefuse, Identity, Nonce, ProbeOffer, RefuseCode, answer_hello, gateway_named,
+};
+pub use lane_set::LaneSet;
 pub use message::{
-    Accept, BATCH_FIELDS_BYTES, BatchFields, ConnectionOpen, IndexFields, Open, PartFields, Progress,
-    ProgressEntry, Reason, ReasonCode,
+    Accept, BATCH_FIELDS_BYTES, BatchFields, ConnectionOpen, IndexFields, Open, PART_FIELDS_BYTES,
+    PartFields, Progress, ProgressEntry, Reason, ReasonCode,
 };
 
 /// A version of the wire format. Two gateways speak the highest that both know.
@@ -41,15 +49,14 @@ impl Version {
     }
 }
 
-/// Starts a frame in `out`: room for the header that [`finish_frame`] fills in.
-pub(crate) fn start_frame(out: &mut Vec<u8>) {
-    out.clear();
-    out.resize(FRAME_HEADER_BYTES, 0);
+/// Starts a frame in `out`, which is empty: room for the header that [`finish_frame`] fills in.
+pub(crate) fn start_frame(out: &mut impl BufMut) {
+    out.put_bytes(0, FRAME_HEADER_BYTES);
 }
 
 /// Ends a frame that [`start_frame`] began: the header, now that the payload's length is known.
-pub(crate) fn finish_frame(mut frame: Vec<u8>, header: FrameHeader) -> bytes::Bytes {
-    let length = frame.len() - FRAME_HEADER_BYTES;
-    header.write(length, &mut frame[..FRAME_HEADER_BYTES]);
+pub(crate) fn finish_frame(mut frame: impl AsMut<[u8]> + Into<Bytes>, header: FrameHeader) -> Bytes {
+    let bytes = frame.as_mut();
+    header.write(bytes.len() - FRAME_HEADER_BYTES, &mut bytes[..FRAME_HEADER_BYTES]);
     frame.into()
 }

@@ -74,10 +74,7 @@ impl SocketOptions {
             sockopt::set_tcp_congestion(fd, name).map_err(named("TCP_CONGESTION"))?;
         }
         if let Some(name) = &self.congestion_preferred {
-            match sockopt::set_tcp_congestion(fd, name) {
-                Ok(()) | Err(Errno::PERM | Errno::NOENT) => {}
-                Err(error) => return Err(named("TCP_CONGESTION")(error)),
-            }
+            prefer_congestion(fd, name).map_err(named("TCP_CONGESTION"))?;
         }
         if let Some(timeout) = self.user_timeout {
             let ms = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
@@ -91,6 +88,15 @@ impl SocketOptions {
             sockopt::set_tcp_keepcnt(fd, 3).map_err(named("TCP_KEEPCNT"))?;
         }
         Ok(())
+    }
+}
+
+/// Asks for a congestion control, also on a connection that is in use. One that the system does not have, or does not grant to this
+/// process, is no error, and changes nothing.
+pub(super) fn prefer_congestion(fd: BorrowedFd<'_>, name: &str) -> Result<(), Errno> {
+    match sockopt::set_tcp_congestion(fd, name) {
+        Ok(()) | Err(Errno::PERM | Errno::NOENT) => Ok(()),
+        Err(error) => Err(error),
     }
 }
 

@@ -3,7 +3,7 @@
 //! Bytes move by `sendmsg` and `recvmsg` without blocking, straight between the kernel and the caller's buffers; glommio
 //! (io_uring) is asked only when there is nothing to do but wait. No byte ever passes through a buffer of glommio's.
 
-use super::options::{set_u32, unacknowledged_bytes};
+use super::options::{prefer_congestion, set_u32, unacknowledged_bytes};
 use super::{AppliedOptions, NetError, PathStats, SocketOptions};
 use crate::limits::SYSCALLS_PER_POLL_MAX;
 use crate::tls::{Secured, TlsPeer};
@@ -81,6 +81,18 @@ impl OpenSocket {
             uid: c.uid.as_raw(),
             gid: c.gid.as_raw(),
         })
+    }
+
+    /// The address of this end; `None` on a unix socket, or where the system does not say.
+    pub fn local(&self) -> Option<SocketAddr> {
+        let address = self.is_tcp.then(|| rustix::net::getsockname(&self.fd).ok()).flatten()?;
+        SocketAddr::try_from(address).ok()
+    }
+
+    /// The processor on which its last packet arrived (`SO_INCOMING_CPU`, socket(7)); `None` on a unix socket.
+    pub fn incoming_cpu(&self) -> Option<usize> {
+        let cpu = self.is_tcp.then(|| sockopt::socket_incoming_cpu(&self.fd).ok()).flatten()?;
+        usize::try_from(cpu).ok()
     }
 
     /// Whether this is TCP rather than a unix socket.
@@ -238,6 +250,11 @@ impl Socket {
     /// `TCP_NOTSENT_LOWAT`: bytes that may wait unsent in the kernel before the socket stops being writable.
     pub(crate) fn bound_unsent(&self, bytes: u32) -> io::Result<()> {
         self.with_fd(|fd| set_u32(fd, libc::TCP_NOTSENT_LOWAT, bytes))
+    }
+
+    /// `TCP_CONGESTION`, where the system has it and grants it.
+    pub(crate) fn prefer_congestion(&self, name: &str) -> io::Result<()> {
+        self.with_fd(|fd| Ok(prefer_congestion(fd, name)?))
     }
 
     pub(crate) fn applied_options(&self) -> io::Result<AppliedOptions> {

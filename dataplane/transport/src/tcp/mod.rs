@@ -2,6 +2,7 @@
 
 mod receive;
 mod send;
+mod small;
 
 use crate::contract::{Caps, CloseReason, Event, Flow, Refused, Transport};
 use crate::limits::{FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_CEILING, SYSCALLS_PER_POLL_MAX};
@@ -315,6 +316,17 @@ impl Transport for TcpTransport {
             // Unix sockets have no such bound, and a kernel that refused it would only queue more.
             let _ = self.channel.socket().bound_unsent(u32::try_from(bytes).unwrap_or(u32::MAX));
         }
+    }
+
+    fn prefer_congestion(&mut self, name: &str) {
+        if self.dead.is_none() {
+            // What the system refuses, it goes on without; a socket that has died says so when it is polled.
+            let _ = self.channel.socket().prefer_congestion(name);
+        }
+    }
+
+    fn congestion(&self) -> Option<String> {
+        self.applied_options().ok()?.congestion
     }
 }
 

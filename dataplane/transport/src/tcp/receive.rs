@@ -4,6 +4,7 @@
 //! buffer of its own; the rest of it is received straight into that, together with a little of what follows.
 
 use super::HeaderCheck;
+use super::small::SmallFrames;
 use crate::contract::CloseReason;
 use crate::frame::frame_len;
 use crate::limits::{
@@ -28,6 +29,7 @@ pub(super) struct Reassembly {
     payload_bytes_max: usize,
     header_check: HeaderCheck,
     staging: Box<[u8]>,
+    small: SmallFrames,
     // Unread bytes of `staging`.
     start: usize,
     end: usize,
@@ -43,6 +45,7 @@ impl Reassembly {
             payload_bytes_max,
             header_check,
             staging: vec![0; STAGING_BYTES].into_boxed_slice(),
+            small: SmallFrames::default(),
             start: 0,
             end: 0,
             partial: None,
@@ -97,7 +100,7 @@ impl Reassembly {
         };
         let have = staged.len().min(len);
         if len <= SMALL_FRAME_BYTES_MAX && have == len {
-            let frame = Bytes::copy_from_slice(&staged[..len]);
+            let frame = self.small.copy(&staged[..len]);
             self.start += len;
             return Poll::Ready(Ok(Some(frame)));
         }

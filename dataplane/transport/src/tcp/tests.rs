@@ -251,3 +251,29 @@ fn path_and_options_can_be_asked() {
         assert!(matches!(six.address(), Address::Tcp { host, port } if host == "::1" && *port != 0));
     });
 }
+
+#[test]
+fn a_congestion_control_changes_while_frames_are_under_way() {
+    on_shard(|| async {
+        let (mut a, mut b) = pair().await;
+        let before = a.congestion().expect("TCP has one");
+        let other = if before == "reno" { "bbr" } else { "reno" };
+        for round in 0..6 {
+            let wanted = if round % 2 == 0 { other } else { &before };
+            a.submit(frame(100_000, round)).expect("there is room");
+            a.prefer_congestion(wanted);
+            // What this process is not granted changes nothing.
+            assert!(a.congestion().is_some_and(|now| now == wanted || now == before || now == other));
+            a.prefer_congestion("no-such");
+            match race(next(&mut b), async { while !matches!(next(&mut a).await, Event::Closed(_)) {} }).await
+            {
+                crate::shard::Either::Left(Event::Received(received)) => {
+                    assert_eq!(received, frame(100_000, round), "round {round}");
+                }
+                _ => panic!("round {round}: the frame did not arrive"),
+            }
+        }
+        a.prefer_congestion("reno");
+        assert_eq!(a.congestion().as_deref(), Some("reno"), "which every system grants");
+    });
+}

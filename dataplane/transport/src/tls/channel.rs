@@ -145,13 +145,12 @@ impl Channel {
     }
 }
 
-/// Where deciphered bytes go: into the reader's buffers, and what finds no room there beside them.
+/// Where deciphered bytes go: into the reader's buffers, one after the other.
 struct Into<'a, 'b> {
     buffers: &'a mut [IoSliceMut<'b>],
     at: usize,
     filled: usize,
     total: usize,
-    beside: &'a mut Vec<u8>,
 }
 
 impl Into<'_, '_> {
@@ -163,12 +162,9 @@ impl Into<'_, '_> {
         self.at == self.buffers.len()
     }
 
-    fn take(&mut self, mut data: &[u8]) {
-        while !data.is_empty() {
-            if self.is_full() {
-                self.beside.extend_from_slice(data);
-                return;
-            }
+    /// Returns what found no room.
+    fn take<'d>(&mut self, mut data: &'d [u8]) -> &'d [u8] {
+        while !data.is_empty() && !self.is_full() {
             let room = &mut self.buffers[self.at][self.filled..];
             let count = room.len().min(data.len());
             room[..count].copy_from_slice(&data[..count]);
@@ -176,6 +172,7 @@ impl Into<'_, '_> {
             self.total += count;
             data = &data[count..];
         }
+        data
     }
 }
 
@@ -185,12 +182,8 @@ impl Tls {
         cx: &mut Context<'_>,
         buffers: &mut [IoSliceMut<'_>],
     ) -> Poll<io::Result<usize>> {
-        let mut beside = Vec::new();
         for _ in 0..SYSCALLS_PER_POLL_MAX {
-            let taken = self.open_what_is_there(buffers, &mut beside)?;
-            if !beside.is_empty() {
-                self.plain.append(&mut beside);
-            }
+            let taken = self.open_what_is_there(buffers)?;
             if taken > 0 {
                 return Poll::Ready(Ok(taken));
             }
@@ -221,29 +214,21 @@ impl Tls {
         Poll::Pending
     }
 
-    /// Deciphers whole records until `buffers` are full. Returns how many bytes these got.
-    fn open_what_is_there(
-        &mut self,
-        buffers: &mut [IoSliceMut<'_>],
-        beside: &mut Vec<u8>,
-    ) -> io::Result<usize> {
+    /// Deciphers whole records until `buffers` are full. Returns how many bytes these got; the rest of the last record waits.
+    fn open_what_is_there(&mut self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         self.check()?;
-        let mut into = Into { buffers, at: 0, filled: 0, total: 0, beside };
-        if self.plain_start < self.plain.len() {
-            into.take(&self.plain[self.plain_start..]);
-            if into.beside.is_empty() {
-                self.plain.clear();
-                self.plain_start = 0;
-            } else {
-                into.beside.clear();
-                self.plain_start += into.total;
-                return Ok(into.total);
-            }
+        let mut into = Into { buffers, at: 0, filled: 0, total: 0 };
+        if !into.take(&self.plain[self.plain_start..]).is_empty() {
+            self.plain_start += into.total;
+            return Ok(into.total);
         }
+        self.plain.clear();
+        self.plain_start = 0;
+        let plain = &mut self.plain;
         while !self.farewell && !into.is_full() {
             let incoming = &mut self.incoming[self.start..self.end];
-            let (done, stepped) =
-                self.engine.step(incoming, &mut self.out, None, &mut |data| into.take(data));
+            let mut take = |data: &[u8]| plain.extend_from_slice(into.take(data));
+            let (done, stepped) = self.engine.step(incoming, &mut self.out, None, &mut take);
             self.start += done;
             match stepped {
                 Ok(Stepped::Again | Stepped::Sealed) => {}

@@ -114,6 +114,11 @@ impl TlsCredentials {
         }
 
         let provider = Arc::new(provider());
+        // Asked for the first time in a process, the library gathers entropy, for 40 ms and more (AWS-LC's CPU jitter). It is asked
+        // here, so that neither the first handshake nor anything else on its shard waits for that.
+        provider.secure_random.fill(&mut [0; 32]).map_err(|_| {
+            CredentialError::new("the cryptographic library", "it has no random bytes".to_owned())
+        })?;
         let algorithms = provider.signature_verification_algorithms;
         let verifier = Arc::new(Verifier::new(&authorities, revoked, vouches, algorithms)?);
         let own = |why: String| CredentialError::new("the gateway's certificate", why);

@@ -1,7 +1,7 @@
 //! From a connected socket to one with keys, or to a reason why not.
 
 use super::credentials::PROTOCOL;
-use super::engine::{Engine, Outgoing, Stepped};
+use super::engine::{Engine, Outgoing, RECORD_BYTES_MAX, Stepped};
 use super::{TlsCredentials, TlsPeer};
 use crate::limits::TLS_HANDSHAKE_BYTES_MAX;
 use crate::net::{OpenSocket, Socket, SocketOptions};
@@ -177,13 +177,24 @@ impl TlsCredentials {
     pub async fn secure_dialled(&self, socket: OpenSocket) -> Result<OpenSocket, TlsFailure> {
         let client =
             UnbufferedClientConnection::new(Arc::clone(&self.client), Self::no_name()).map_err(failure)?;
-        secure(Engine::Client(Box::new(client)), socket).await
+        let engine = Engine::Client(Box::new(client));
+        secure(engine, attach(socket)?, incoming(), 0).await
     }
 
-    /// The same for a connection that was accepted. At most [`TLS_HANDSHAKE_BYTES_MAX`] are read.
-    pub async fn secure_accepted(&self, socket: OpenSocket) -> Result<OpenSocket, TlsFailure> {
+    /// The same for a connection that was accepted. At most [`TLS_HANDSHAKE_BYTES_MAX`] are read. Once the peer's first record
+    /// has arrived, `turn` is waited for: nothing before it costs more than the read, what follows costs cryptography.
+    pub async fn secure_accepted(
+        &self,
+        socket: OpenSocket,
+        turn: impl Future<Output = ()>,
+    ) -> Result<OpenSocket, TlsFailure> {
+        let (socket, mut incoming, mut end) = (attach(socket)?, incoming(), 0);
+        while !holds_a_record(&incoming[..end]) {
+            end += receive(&socket, &mut incoming[end..]).await?;
+        }
+        turn.await;
         let server = UnbufferedServerConnection::new(Arc::clone(&self.server)).map_err(failure)?;
-        secure(Engine::Server(Box::new(server)), socket).await
+        secure(Engine::Server(Box::new(server)), socket, incoming, end).await
     }
 }
 
@@ -195,11 +206,50 @@ async fn flush(socket: &Socket, out: &mut Outgoing) -> Result<(), TlsFailure> {
     Ok(())
 }
 
-async fn secure(mut engine: Engine, open: OpenSocket) -> Result<OpenSocket, TlsFailure> {
-    let socket = Socket::attach(open, &SocketOptions::for_streams())
-        .map_err(|error| TlsFailure::broken(error.to_string()))?;
-    let mut incoming = vec![0; TLS_HANDSHAKE_BYTES_MAX];
-    let (mut start, mut end, mut out, mut plain) = (0, 0, Outgoing::default(), Vec::new());
+fn attach(open: OpenSocket) -> Result<Socket, TlsFailure> {
+    Socket::attach(open, &SocketOptions::for_streams()).map_err(|error| TlsFailure::broken(error.to_string()))
+}
+
+/// Room for all that a handshake may be.
+fn incoming() -> Vec<u8> {
+    vec![0; TLS_HANDSHAKE_BYTES_MAX]
+}
+
+/// Whether a whole record has arrived (RFC 8446, 5.1), or what begins none: the engine refuses that.
+fn holds_a_record(received: &[u8]) -> bool {
+    const HANDSHAKE: u8 = 22;
+    const HEADER_BYTES: usize = 5;
+    match *received {
+        [] => false,
+        [kind, ..] if kind != HANDSHAKE => true,
+        [_, _, _, high, low, ..] => {
+            let payload = usize::from(u16::from_be_bytes([high, low]));
+            payload > RECORD_BYTES_MAX || received.len() >= HEADER_BYTES + payload
+        }
+        _ => false,
+    }
+}
+
+async fn receive(socket: &Socket, room: &mut [u8]) -> Result<usize, TlsFailure> {
+    if room.is_empty() {
+        let why = format!("the peer's handshake is longer than {TLS_HANDSHAKE_BYTES_MAX} bytes");
+        return Err(TlsFailure::broken(why));
+    }
+    match poll_fn(|cx| socket.poll_receive(cx, &mut [IoSliceMut::new(&mut room[..])])).await {
+        Ok(0) => Err(TlsFailure::broken("the peer closed the connection during the handshake")),
+        Ok(count) => Ok(count),
+        Err(error) => Err(TlsFailure::broken(format!("the connection broke during the handshake: {error}"))),
+    }
+}
+
+/// Goes on from the first `end` bytes of `incoming`, which have arrived.
+async fn secure(
+    mut engine: Engine,
+    socket: Socket,
+    mut incoming: Vec<u8>,
+    mut end: usize,
+) -> Result<OpenSocket, TlsFailure> {
+    let (mut start, mut out, mut plain) = (0, Outgoing::default(), Vec::new());
     loop {
         let (done, stepped) =
             engine.step(&mut incoming[start..end], &mut out, None, &mut |data| plain.extend_from_slice(data));
@@ -208,26 +258,7 @@ async fn secure(mut engine: Engine, open: OpenSocket) -> Result<OpenSocket, TlsF
             Ok(Stepped::Again | Stepped::Sealed) => {}
             Ok(Stepped::Wants) => {
                 flush(&socket, &mut out).await?;
-                if end == incoming.len() {
-                    let why = format!("the peer's handshake is longer than {TLS_HANDSHAKE_BYTES_MAX} bytes");
-                    return Err(TlsFailure::broken(why));
-                }
-                let room = &mut incoming[end..];
-                let received =
-                    poll_fn(|cx| socket.poll_receive(cx, &mut [IoSliceMut::new(&mut room[..])])).await;
-                match received {
-                    Ok(0) => {
-                        return Err(TlsFailure::broken(
-                            "the peer closed the connection during the handshake",
-                        ));
-                    }
-                    Ok(count) => end += count,
-                    Err(error) => {
-                        return Err(TlsFailure::broken(format!(
-                            "the connection broke during the handshake: {error}"
-                        )));
-                    }
-                }
+                end += receive(&socket, &mut incoming[end..]).await?;
             }
             Ok(Stepped::Ready) => break,
             Ok(Stepped::Farewell) => {
@@ -262,4 +293,22 @@ async fn secure(mut engine: Engine, open: OpenSocket) -> Result<OpenSocket, TlsF
     let rest = incoming[start..end].to_vec();
     let open = socket.duplicate().map_err(|error| TlsFailure::broken(error.to_string()))?;
     Ok(open.with_tls(Secured { engine, plain, rest, peer }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_whole_when_its_last_byte_is_there() {
+        let record = [&[22, 3, 1, 0, 40][..], &[1; 40]].concat();
+        for held in 0..record.len() {
+            assert!(!holds_a_record(&record[..held]), "{held} bytes of {}", record.len());
+        }
+        assert!(holds_a_record(&record));
+        assert!(holds_a_record(&[record, vec![22]].concat()));
+        // What no record can be is not waited for.
+        assert!(holds_a_record(b"G"));
+        assert!(holds_a_record(&[22, 3, 1, 0xff, 0xff]));
+    }
 }

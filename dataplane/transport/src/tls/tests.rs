@@ -6,7 +6,7 @@ use crate::contract::{CloseReason, Event, Transport};
 use crate::net::{Listener, OpenSocket, connect};
 use crate::pool::FramePool;
 use crate::shard::testing::on_shard;
-use crate::shard::{spawn, timeout};
+use crate::shard::{Notify, sleep, spawn, timeout};
 use crate::tcp::{TcpConfig, TcpTransport};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, ExtendedKeyUsagePurpose,
@@ -14,9 +14,11 @@ use rcgen::{
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use std::future::poll_fn;
+use std::cell::Cell;
+use std::future::{poll_fn, ready};
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -142,7 +144,7 @@ async fn meet(dials: &TlsCredentials, accepts: &TlsCredentials) -> Both {
     let dialled = connect(listener.address(), Duration::from_secs(5)).await.unwrap();
     let accepted = listener.accept().await.unwrap();
     let accepts = accepts.clone();
-    let accepting = spawn(async move { accepts.secure_accepted(accepted).await });
+    let accepting = spawn(async move { accepts.secure_accepted(accepted, ready(())).await });
     let limit = Duration::from_secs(20);
     let dialled = timeout(limit, dials.secure_dialled(dialled)).await.expect("dialling ends");
     (timeout(limit, accepting).await.expect("accepting ends"), dialled)
@@ -384,7 +386,7 @@ fn garbage_older_versions_and_endless_hellos_end_the_handshake() {
                     heard
                 });
                 let accepted = listener.accept().await.unwrap();
-                let secured = timeout(Duration::from_secs(20), b.secure_accepted(accepted)).await;
+                let secured = timeout(Duration::from_secs(20), b.secure_accepted(accepted, ready(()))).await;
                 let why = secured.unwrap_or_else(|| panic!("{what} is still waited for")).expect_err(what);
                 assert!(matches!(why.refusal, Refusal::Protocol | Refusal::Broken), "{what}: {why}");
                 // An alert at most: no word of what this gateway is.
@@ -392,6 +394,39 @@ fn garbage_older_versions_and_endless_hellos_end_the_handshake() {
             }
         });
     }
+}
+
+/// Until its turn has come, a stranger gets no byte, whatever it has said; silence does not even ask for one.
+#[test]
+fn a_handshake_waits_for_its_turn_once_its_first_record_is_whole() {
+    on_shard(|| async {
+        let (a, b) = two_sites();
+        let listener = Listener::bind(&"tcp:127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let dialled = connect(listener.address(), Duration::from_secs(5)).await.unwrap();
+        let accepted = listener.accept().await.unwrap();
+        let (asked, turn) = (Rc::new(Cell::new(false)), Notify::new());
+        let (asks, its_turn) = (Rc::clone(&asked), turn.clone());
+        let accepting = spawn(async move {
+            let turn = async move {
+                asks.set(true);
+                its_turn.notified().await;
+            };
+            b.secure_accepted(accepted, turn).await
+        });
+        sleep(Duration::from_millis(50)).await;
+        assert!(!asked.get(), "who has said nothing asks for a turn");
+        let dialling = spawn(async move { a.secure_dialled(dialled).await });
+        let limit = Duration::from_secs(20);
+        let asking = async {
+            while !asked.get() {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(limit, asking).await.expect("who has said its first word asks for its turn");
+        turn.notify();
+        timeout(limit, dialling).await.expect("dialling ends").unwrap();
+        timeout(limit, accepting).await.expect("accepting ends").unwrap();
+    });
 }
 
 /// Relays between two sockets, and shows each piece on its way there to `change`; false cuts.
@@ -427,7 +462,7 @@ fn through(change: impl FnMut(&mut Vec<u8>) -> bool + Send + Clone + 'static) ->
             let near = relay(listener.address().to_string(), change);
             let accepting = spawn(async move {
                 let accepted = listener.accept().await.unwrap();
-                attach(b.secure_accepted(accepted).await.unwrap())
+                attach(b.secure_accepted(accepted, ready(())).await.unwrap())
             });
             let dialled = connect(&near.parse().unwrap(), Duration::from_secs(5)).await.unwrap();
             let mut sender = attach(a.secure_dialled(dialled).await.unwrap());

@@ -18,6 +18,11 @@ pub enum Contents {
         /// Draws of a byte to change.
         changed_bytes: u16,
     },
+    /// What the plan's noise last put at that page of the same block; noise, if it put nothing.
+    Copy {
+        /// The page.
+        of: u64,
+    },
 }
 
 /// The noise that pages hold, by block and page.
@@ -73,7 +78,8 @@ impl Plan {
     /// The stream.
     pub fn build(&self) -> Vec<u8> {
         let mut noise = Noise::new(self.seed);
-        let again = |page: &PlannedPage| matches!(page.contents, Contents::Again { .. });
+        let again =
+            |page: &PlannedPage| matches!(page.contents, Contents::Again { .. } | Contents::Copy { .. });
         // Copies of a large guest are made only where somebody asks for them.
         let mut held = self.passes.iter().flatten().any(again).then(Held::new);
         let mut stream = MainStream::new(&self.machine);
@@ -119,6 +125,15 @@ impl Plan {
                     continue;
                 }
                 Contents::Noise => None,
+                Contents::Copy { of } => {
+                    let body = held.as_ref().and_then(|held| held.get(&(block, of)).cloned());
+                    if let (Some(body), Some(held)) = (body, held.as_mut()) {
+                        stream.page(name, offset, &body);
+                        held.insert((block, planned.page), body);
+                        continue;
+                    }
+                    None
+                }
                 Contents::Again { changed_bytes } => Some(changed_bytes),
             };
             let place = (block, planned.page);

@@ -77,9 +77,15 @@ fn phases_follow_the_stream() {
     assert_eq!(phase(&stream), StreamPhase::Setup);
     stream.ram_part(false).page("pc.ram", 0, &PAGE).end_ram();
     assert_eq!(phase(&stream), StreamPhase::Precopy);
+    let stopped = |stream: &MainStream| parse_whole(&stream.clone().into_bytes()).1.stopped;
+    assert!(!stopped(&stream));
     let mut precopy = stream.clone();
     precopy.command(11, &[]);
-    assert_eq!(phase(&precopy), StreamPhase::Switchover);
+    assert_eq!((phase(&precopy), stopped(&precopy)), (StreamPhase::Switchover, true));
+    // The last section of RAM has begun: QEMU has stopped the guest, and more pages come.
+    let mut precopy = stream.clone();
+    precopy.ram_part(true).page("pc.ram", 0x1000, &PAGE);
+    assert_eq!((phase(&precopy), stopped(&precopy)), (StreamPhase::Precopy, true));
     stream.packaged(&[4; 1000]);
     assert_eq!(phase(&stream), StreamPhase::Postcopy);
     stream.ram_part(false).page("pc.ram", 0x3000, &PAGE).page("pc.ram", 0x1000, &PAGE).end_ram();

@@ -77,6 +77,18 @@ impl Costs {
         Self { efforts, cells, slow: 1.0, slow_best: 1.0, measured: false }
     }
 
+    /// There are these efforts from now on; what was learned of those that stay is kept.
+    pub(super) fn limit(&mut self, efforts: Vec<Effort>) {
+        let mut limited = Self::new(efforts);
+        (limited.slow, limited.slow_best, limited.measured) = (self.slow, self.slow_best, self.measured);
+        for (effort, cells) in limited.efforts.iter().zip(&mut limited.cells) {
+            if let Some(at) = self.efforts.iter().position(|known| known == effort) {
+                *cells = self.cells[at];
+            }
+        }
+        *self = limited;
+    }
+
     pub(super) fn efforts(&self) -> &[Effort] {
         &self.efforts
     }

@@ -20,6 +20,7 @@ use super::Effort;
 use super::encode::{Choice, RawReason, Tally};
 use super::sample::Kind;
 use crate::limits::{ZSTD_LEVEL_DEFAULT, ZSTD_LEVEL_MAX, ZSTD_LEVEL_MIN};
+use crate::mode::CodecBounds;
 use costs::Costs;
 pub use price::Terms;
 use price::{Mix, Price, pick, settle};
@@ -51,6 +52,7 @@ const LOOK_EVERY: u64 = 8;
 /// Chooses the effort of each batch of one session.
 #[derive(Clone, Debug)]
 pub struct Policy {
+    asked: Mode,
     costs: Costs,
     mix: Mix,
     price: Price,
@@ -79,6 +81,7 @@ impl Policy {
             Mode::Adaptive { level } => vec![Effort::Raw, Effort::Lz4, zstd(1), zstd(level)],
         };
         Self {
+            asked: mode,
             costs: Costs::new(efforts),
             mix: Mix::default(),
             price: Price::AT_FIRST,
@@ -88,9 +91,33 @@ impl Policy {
         }
     }
 
+    /// From now on efforts are chosen within these bounds. What is known of those that stay is kept, and an effort that somebody
+    /// asked for by name is used all the same.
+    pub fn bound(&mut self, bounds: &CodecBounds) {
+        let Mode::Adaptive { level } = self.asked else { return };
+        let mut efforts = vec![Effort::Raw];
+        if bounds.lz4 {
+            efforts.push(Effort::Lz4);
+        }
+        for level in [1, level.max(1)] {
+            // Never stronger than was asked for, whatever the bounds' weakest is.
+            let bounded = level.min(*bounds.zstd_levels.end()).max(*bounds.zstd_levels.start()).min(level);
+            let zstd = Effort::Zstd { level: bounded.clamp(ZSTD_LEVEL_MIN, ZSTD_LEVEL_MAX) };
+            if !bounds.zstd_levels.is_empty() && !efforts.contains(&zstd) {
+                efforts.push(zstd);
+            }
+        }
+        self.costs.limit(efforts);
+    }
+
     /// Whether there is anything to choose from.
     pub fn is_adaptive(&self) -> bool {
         self.costs.efforts().len() > 1
+    }
+
+    /// What is chosen from, weakest first.
+    pub fn efforts(&self) -> &[Effort] {
+        self.costs.efforts()
     }
 
     /// Whether [`Policy::choose`] should be told what the next batch is like.

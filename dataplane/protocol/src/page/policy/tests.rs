@@ -2,6 +2,7 @@ use super::*;
 use crate::limits::ZSTD_LEVEL_MAX;
 
 const BATCH: usize = 256 * 1024;
+const ZSTD_1: Effort = Effort::Zstd { level: 1 };
 const ZSTD_3: Effort = Effort::Zstd { level: 3 };
 /// A kind that lz4 shrinks to about half.
 const HALF: Kind = Kind::ALL[4];
@@ -153,4 +154,35 @@ fn early_refusals_teach_nothing() {
     assert_eq!(policy.costs.measured(Effort::Lz4, HALF), None);
     policy.observe(Effort::Lz4, Some(HALF), Choice::Raw(RawReason::Fruitless), &tally, 2 * BATCH as u64);
     assert_eq!(policy.costs.measured(Effort::Lz4, HALF), Some(2.0));
+}
+
+#[test]
+fn bounds_limit_what_is_chosen_and_keep_what_was_learned() {
+    use crate::mode::Mode as PathMode;
+    let mut policy = adaptive();
+    run(&mut policy, &link(400.0), 2000, 1.0);
+    let learned = policy.costs.measured(ZSTD_1, HALF);
+    assert!(learned.is_some());
+    let efforts = |policy: &mut Policy, mode: PathMode| {
+        policy.bound(&mode.profile().codec);
+        policy.efforts().to_vec()
+    };
+    assert_eq!(efforts(&mut policy, PathMode::Internet), [Effort::Raw, ZSTD_1, ZSTD_3]);
+    assert_eq!(policy.costs.measured(ZSTD_1, HALF), learned);
+    let taken = run(&mut policy, &link(2_000.0), 500, 1.0);
+    assert!(taken.iter().all(|effort| *effort != Effort::Lz4));
+    assert_eq!(efforts(&mut policy, PathMode::Datacenter), [Effort::Raw, Effort::Lz4, ZSTD_1]);
+    let taken = run(&mut policy, &link(50.0), 500, 1.0);
+    assert!(taken.iter().all(|effort| *effort != ZSTD_3) && taken.contains(&ZSTD_1));
+    assert_eq!(efforts(&mut policy, PathMode::Hybrid), [Effort::Raw, Effort::Lz4, ZSTD_1, ZSTD_3]);
+}
+
+#[test]
+fn bounds_do_not_touch_an_effort_that_was_asked_for() {
+    for mode in [Mode::None, Mode::Lz4, Mode::Zstd { level: 3 }] {
+        let mut policy = Policy::new(mode);
+        let asked = policy.efforts().to_vec();
+        policy.bound(&crate::mode::Mode::Internet.profile().codec);
+        assert_eq!(policy.efforts(), asked);
+    }
 }

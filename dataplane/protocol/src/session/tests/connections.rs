@@ -110,7 +110,7 @@ fn a_connection_that_nobody_reads_takes_no_credit_from_another() {
         pair.carry(1);
         pair.drain(1);
         pair.carry(1);
-        pair.now = pair.now.after(std::time::Duration::from_millis(1));
+        pair.now = pair.now.after(Duration::from_millis(1));
     }
     assert_eq!(pair.source.read_budget(0), 0, "nobody has taken any of it");
     pair.drain(0);

@@ -108,7 +108,13 @@ fn an_answer_that_wants_more_is_refused() {
     pair.source.memory = Some(pair.source.config.memory_budget.reserve(1 << 20));
     pair.stream(1);
     pair.source.next_frame(StreamId(1), at(0)).unwrap();
-    let accept = Accept { receive_window: 1 << 20, memory_bytes: (1 << 20) + 1, proof: [0; 32] };
+    let accept = Accept {
+        receive_window: 1 << 20,
+        memory_bytes: (1 << 20) + 1,
+        content_key: [0; 32],
+        content_bytes: 0,
+        proof: [0; 32],
+    };
     let accept = pair.destination.config.witness().prove_accept(accept, &ends(2)).to_frame(SESSION, 0);
     deliver(&mut pair.source, 1, accept, pair.now);
     let State::Failed(reason) = pair.source.state() else { panic!("remembers more than it has") };

@@ -4,17 +4,17 @@ use super::{Inbound, Receipt, violation, waiting_bytes};
 use crate::limits::{
     BATCH_PAGES_MAX, BATCHES_UNDER_WAY_MAX, JOBS_UNDER_WAY_MAX, LANE_PENDING_FRAMES_MAX, PAGE_BYTES,
 };
-use crate::page::{DecoderMemory, LaneId, PartError, PartHeader};
+use crate::page::{DecoderMemory, Hole, LaneId, PartError, PartHeader, ReceivedContent};
 use crate::stream::job::{Done, Job, LaneOwner, Outcome, Ticket, worker_of};
+use crate::stream::sorted::Sorted;
 use crate::wire::{Cursor, FRAME_HEADER_BYTES, FrameHeader, PartFields, Reason, ReasonCode};
 use bytes::Bytes;
-use std::collections::BTreeMap;
 
 /// A page lane: parts are decoded in its order, and wait for nothing else.
 #[derive(Default)]
 pub(super) struct PageLane {
     next: u64,
-    pub(super) pending: BTreeMap<u64, Bytes>,
+    pub(super) pending: Sorted<u64, Bytes>,
     /// What it remembers, where its parts are decoded here.
     pub(super) memory: Option<DecoderMemory>,
     /// The name of what its worker remembers, where they are not.
@@ -29,6 +29,17 @@ pub(super) struct HeldPart {
     pub(super) bytes: u64,
     /// `None` while they are being decoded.
     pub(super) bodies: Option<Vec<u8>>,
+    /// Which of them came whole, and their fingerprints.
+    pub(super) whole: Vec<(u16, u64)>,
+    /// Pages that were only referred to and are not here: the peer has been asked for them.
+    pub(super) missing: Vec<Hole>,
+}
+
+impl HeldPart {
+    /// Whether its batch may be put together.
+    pub(super) fn is_whole(&self) -> bool {
+        self.bodies.is_some() && self.missing.is_empty()
+    }
 }
 
 fn undecodable(lane: u16, sequence: u64, error: &PartError) -> Reason {
@@ -59,7 +70,7 @@ impl Inbound {
         if header.sequence - entry.next > LANE_PENDING_FRAMES_MAX as u64 {
             return Err(violation(format!("page lane {lane} has more frames under way than allowed")));
         }
-        if !entry.pending.contains_key(&header.sequence) {
+        if !entry.pending.contains(&header.sequence) {
             // Whose credit it takes is known before its turn comes: lanes would hold any number of large frames else.
             let part = PartFields::take(&mut Cursor::new(&frame[FRAME_HEADER_BYTES..]))?;
             let window = self.window;
@@ -89,12 +100,13 @@ impl Inbound {
                 self.jobs.push_back(Job::decode(worker, ticket, payload, owner));
                 continue;
             }
-            let mut bodies = Vec::new();
-            let memory = self.lanes[usize::from(lane)].memory.as_mut();
+            let mut bodies = self.buffers.take_own(header.count * PAGE_BYTES);
+            let mut memory = self.lanes[usize::from(lane)].memory.as_mut();
             self.decoder
-                .decode(&payload, BATCH_PAGES_MAX, memory, &mut bodies)
+                .decode(&payload, BATCH_PAGES_MAX, memory.as_deref_mut(), &mut bodies)
                 .map_err(|error| undecodable(lane, sequence, &error))?;
-            self.keep_part(lane, &part, bodies, receipt)?;
+            let content = memory.map(DecoderMemory::take_content).unwrap_or_default();
+            self.keep_part(lane, &part, (bodies, content), receipt)?;
         }
     }
 
@@ -105,21 +117,19 @@ impl Inbound {
         }
         let job = self.jobs.pop_front()?;
         self.jobs_under_way += 1;
-        Some(job)
+        Some(job.equipped(&self.buffers))
     }
 
-    /// A worker has decoded a part. An error is the session's end.
-    pub fn job_done(&mut self, done: Done) -> Result<Receipt, Reason> {
-        let mut receipt = Receipt::default();
-        let Ticket::Decode { part, lane, sequence } = done.ticket else { return Ok(receipt) };
-        let Outcome::Decoded(decoded) = done.outcome else { return Ok(receipt) };
+    /// A worker has decoded a part; `receipt` gets what that changed. An error is the session's end.
+    pub fn job_done(&mut self, done: Done, receipt: &mut Receipt) -> Result<(), Reason> {
+        let Ticket::Decode { part, lane, sequence } = done.ticket else { return Ok(()) };
+        let Outcome::Decoded(decoded) = done.outcome else { return Ok(()) };
         self.jobs_under_way = self.jobs_under_way.saturating_sub(1);
-        let bodies = decoded.map_err(|error| undecodable(lane, sequence, &error))?;
+        let decoded = decoded.map_err(|error| undecodable(lane, sequence, &error))?;
         if let Some(lane) = self.lanes.get_mut(usize::from(lane)) {
             lane.remembered_bytes = done.remembered_bytes;
         }
-        self.keep_part(lane, &part, bodies, &mut receipt)?;
-        Ok(receipt)
+        self.keep_part(lane, &part, decoded, receipt)
     }
 
     /// Room for the bodies of a part is taken from the connection's credit before they are decoded.
@@ -135,8 +145,8 @@ impl Inbound {
         }
         receiving.check_room(part.connection, bytes, window)?;
         receiving.parts_bytes += bytes;
-        let held = HeldPart { bytes, bodies: None };
-        if receiving.parts.entry(part.batch).or_default().insert(lane, held).is_some() {
+        let held = HeldPart { bytes, bodies: None, whole: Vec::new(), missing: Vec::new() };
+        if !receiving.parts.insert((part.batch, lane), held) {
             return Err(violation(format!("batch {} has two parts on page lane {lane}", part.batch)));
         }
         Ok(())
@@ -147,13 +157,16 @@ impl Inbound {
         &mut self,
         lane: u16,
         part: &PartFields,
-        bodies: Vec<u8>,
+        (bodies, content): (Vec<u8>, ReceivedContent),
         receipt: &mut Receipt,
     ) -> Result<(), Reason> {
         let Some(receiving) = self.connections.get_mut(&part.connection) else { return Ok(()) };
-        let held = receiving.parts.get_mut(&part.batch).and_then(|parts| parts.get_mut(&lane));
-        if let Some(held) = held {
-            held.bodies = Some(bodies);
+        let held = receiving.parts.get_mut(&(part.batch, lane));
+        if let Some(held) = held
+            && self.contents.fill(held, bodies, content)
+        {
+            self.ask_for(part, lane);
+            return Ok(());
         }
         self.advance(part.connection, receipt)
     }

@@ -6,13 +6,18 @@
 use super::Outbound;
 use crate::limits::{ENCODING_BATCHES_MAX, JOBS_UNDER_WAY_MAX};
 use crate::page::{
-    BatchPlan, Choice, Effort, Kind as BatchKind, LaneId, LaneTerms, PartEncoder, RawReason, Tally,
+    BatchPlan, Choice, Effort, Kind as BatchKind, KnownContent, LaneId, LaneTerms, PartEncoder, RawReason,
+    SentContent, Tally,
 };
-use crate::stream::job::{Done, Job, LaneOwner, Outcome, Ticket, index_frame, lane_owners, worker_of};
+use crate::stream::buffers::Buffers;
+use crate::stream::job::{
+    Done, Job, LaneOwner, LaneSetup, Outcome, Ticket, copied, index_frame, lane_owners, worker_of,
+};
 use crate::time::{Clock, Instant};
 use crate::wire::{BatchFields, FrameHeader, IndexFields, Kind, Lane, PartFields, finish_frame};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 /// Literals up to this many bytes are encoded at once, with the operations: a job of their own would cost more.
 const INDEX_AT_ONCE_BYTES: usize = 4096;
@@ -34,14 +39,17 @@ pub(super) struct Encoding {
     /// What encoding has cost so far, on whichever worker.
     pub(super) cost_ns: u64,
     /// The index frame but for its header.
-    pub(super) index: Vec<u8>,
+    pub(super) index: BytesMut,
     /// Part frames but for their headers, by rising lane.
-    pub(super) parts: Vec<(LaneId, Vec<u8>)>,
+    pub(super) parts: Vec<Made>,
     /// Its lanes remember it: it must be sent as what was made of it.
     remembered: bool,
     /// Jobs that have not come back.
     missing: usize,
 }
+
+/// A part's frame but for its header, and what it is about.
+pub(super) type Made = (LaneId, BytesMut, SentContent);
 
 /// What [`EncodingQueue::add`] is told of a batch.
 pub(super) struct Beginning {
@@ -54,11 +62,10 @@ pub(super) struct Beginning {
     pub(super) planned: Planned,
 }
 
-/// What a batch is to become, for others to carry out.
+/// How a batch was planned whose plan stands in the queue, for others to carry out.
 pub(super) struct Planned {
     pub(super) effort: Effort,
     pub(super) kind: Option<BatchKind>,
-    pub(super) plan: BatchPlan,
     /// What planning has cost.
     pub(super) cost_ns: u64,
 }
@@ -79,10 +86,17 @@ pub(super) struct EncodingQueue {
     under_way: usize,
     /// Small indexes need no worker.
     encoder: PartEncoder,
+    scratch: Vec<u8>,
+    /// The batch that is to be added next.
+    plan: BatchPlan,
+    /// Lists of parts, of batches that have left.
+    spare: Vec<Vec<Made>>,
+    /// Memory for frames.
+    buffers: Buffers,
 }
 
 impl EncodingQueue {
-    pub(super) fn new(workers: u16, lanes: u16) -> Self {
+    pub(super) fn new(workers: u16, lanes: u16, buffers: Buffers) -> Self {
         EncodingQueue {
             workers,
             lanes,
@@ -93,16 +107,21 @@ impl EncodingQueue {
             jobs: VecDeque::new(),
             under_way: 0,
             encoder: PartEncoder::new(),
+            scratch: Vec::new(),
+            plan: BatchPlan::default(),
+            spare: Vec::new(),
+            buffers,
         }
     }
 
     /// Lanes remember from now on, on these terms; `None`: they forget.
-    pub(super) fn remember(&mut self, terms: Option<LaneTerms>) {
+    pub(super) fn remember(&mut self, terms: Option<LaneTerms>, known: Option<Arc<KnownContent>>) {
         if terms.is_none() {
             // They would be done for nobody, and name lanes that are to be forgotten.
             self.jobs.clear();
         }
-        self.owners = terms.map_or_else(Vec::new, |terms| lane_owners(terms, usize::from(self.lanes)));
+        let owners = |terms| lane_owners(&LaneSetup { terms, known, key: None }, usize::from(self.lanes));
+        self.owners = terms.map_or_else(Vec::new, owners);
         self.remembered_bytes = vec![0; self.owners.len()];
     }
 
@@ -154,10 +173,11 @@ impl EncodingQueue {
         self.batches.front().map(|batch| (batch.connection, batch.sequence))
     }
 
-    /// A batch is to be encoded.
+    /// The batch that was planned is to be encoded.
     pub(super) fn add(&mut self, beginning: Beginning) {
         let Beginning { connection, sequence, fields, raw, batch, planned } = beginning;
-        let Planned { effort, kind, plan, cost_ns } = planned;
+        let Planned { effort, kind, cost_ns } = planned;
+        let plan = &mut self.plan;
         let number = self.first + self.batches.len() as u64;
         let mut encoding = Encoding {
             connection,
@@ -168,15 +188,15 @@ impl EncodingQueue {
             kind,
             tally: plan.tally,
             cost_ns,
-            index: Vec::new(),
-            parts: Vec::with_capacity(plan.parts.len()),
+            index: BytesMut::new(),
+            parts: self.spare.pop().unwrap_or_default(),
             remembered: !self.owners.is_empty() && !plan.parts.is_empty(),
             missing: plan.parts.len(),
         };
         let lanes = IndexFields { lanes: plan.parts.iter().map(|(lane, _)| lane.0).collect() };
         let part = PartFields { connection, batch: sequence };
-        for (place, (lane, bodies)) in plan.parts.into_iter().enumerate() {
-            encoding.parts.push((lane, Vec::new()));
+        for (place, (lane, bodies)) in plan.parts.drain(..).enumerate() {
+            encoding.parts.push((lane, BytesMut::new(), SentContent::default()));
             let worker = worker_of(lane, self.lanes, self.workers);
             self.jobs.push_back(Job::part(
                 worker,
@@ -190,12 +210,15 @@ impl EncodingQueue {
         let fields = fields.to_bytes();
         if plan.literals.len() <= INDEX_AT_ONCE_BYTES {
             let (names, texts) = ((&fields, &lanes), (&plan.ops[..], &plan.literals[..]));
-            encoding.tally.join(&index_frame(&mut self.encoder, names, texts, effort, &mut encoding.index));
+            let out = &mut self.scratch;
+            encoding.tally.join(&index_frame(&mut self.encoder, names, texts, effort, out));
+            encoding.index = copied(out, &self.buffers);
         } else {
             // An index needs no lane's memory: whoever's turn it is.
             let worker = (number % u64::from(self.workers.max(1))) as u16;
             encoding.missing += 1;
-            self.jobs.push_back(Job::index(worker, number, fields, lanes, (plan.ops, plan.literals), effort));
+            let texts = (&plan.ops[..], &plan.literals[..]);
+            self.jobs.push_back(Job::index(worker, number, fields, lanes, texts, effort, &self.buffers));
         }
         self.batches.push_back(encoding);
     }
@@ -207,26 +230,30 @@ impl EncodingQueue {
         }
         let job = self.jobs.pop_front()?;
         self.under_way += 1;
-        Some(job)
+        Some(job.equipped(&self.buffers))
     }
 
     /// A frame, but for its header, has been made.
     pub(super) fn done(
         &mut self,
         ticket: Ticket,
-        frame: Vec<u8>,
+        (frame, content): (Vec<u8>, SentContent),
         tally: &Tally,
         (cost_ns, remembered_bytes): (u64, u64),
     ) {
         self.under_way = self.under_way.saturating_sub(1);
+        // Nobody knew how long it would become: it was made in room for the most.
+        let room = frame;
+        let frame = copied(&room, &self.buffers);
+        self.buffers.give_back_own(room);
         let (Ticket::Index(number) | Ticket::Part(number, _)) = ticket else { return };
         let place = number.checked_sub(self.first).and_then(|place| usize::try_from(place).ok());
         // Where everything was dropped meanwhile, nobody waits for it.
         let Some(batch) = place.and_then(|place| self.batches.get_mut(place)) else { return };
         match ticket {
             Ticket::Part(_, place) => {
-                if let Some((lane, made)) = batch.parts.get_mut(place) {
-                    *made = frame;
+                if let Some((lane, made, its_content)) = batch.parts.get_mut(place) {
+                    (*made, *its_content) = (frame, content);
                     if let Some(held) = self.remembered_bytes.get_mut(usize::from(lane.0)) {
                         *held = remembered_bytes;
                     }
@@ -248,6 +275,14 @@ impl EncodingQueue {
         self.batches.pop_front()
     }
 
+    /// A batch has left: what it was made of serves the next ones.
+    fn left(&mut self, mut parts: Vec<Made>) {
+        if self.spare.len() < ENCODING_BATCHES_MAX {
+            parts.clear();
+            self.spare.push(parts);
+        }
+    }
+
     /// Nothing of it is needed any more.
     pub(super) fn drop_all(&mut self) {
         self.first += self.batches.len() as u64;
@@ -262,10 +297,10 @@ impl Outbound {
         let began = clock.now();
         let kind = self.policy.looks().then(|| self.encoder.look(data));
         let effort = self.policy.choose(data.len(), kind);
-        let plan = self.encoder.plan(data, &self.spans, effort).ok()?;
+        self.encoder.plan(data, &self.spans, effort, &mut self.encoding.plan).ok()?;
         let cost_ns = clock.now().nanos_since(began);
         self.times.encoded(cost_ns, true);
-        Some(Planned { effort, kind, plan, cost_ns })
+        Some(Planned { effort, kind, cost_ns })
     }
 
     /// The next piece of encoding for a worker.
@@ -275,10 +310,13 @@ impl Outbound {
 
     /// A worker has done a job. True: more may be read than before.
     pub fn job_done(&mut self, done: Done, now: Instant) -> bool {
-        let Outcome::Encoded(frame, tally) = done.outcome else { return false };
+        let Outcome::Encoded(frame, tally, content) = done.outcome else { return false };
+        self.encoding.plan.give_back(done.spent);
+        done.texts.into_iter().for_each(|text| self.encoding.buffers.give_back_own(text));
         let was_full = self.encoding.is_full();
         self.times.encoded(done.cost_ns, false);
-        self.encoding.done(done.ticket, frame, &tally, (done.cost_ns, done.remembered_bytes));
+        let made = (frame, content);
+        self.encoding.done(done.ticket, made, &tally, (done.cost_ns, done.remembered_bytes));
         self.send_encoded(now);
         was_full && !self.encoding.is_full()
     }
@@ -303,7 +341,7 @@ impl Outbound {
                 tally,
                 cost_ns,
                 index,
-                parts,
+                mut parts,
                 ..
             } = encoding;
             let choice = if fruitless { Choice::Raw(RawReason::Fruitless) } else { Choice::Structured };
@@ -314,18 +352,26 @@ impl Outbound {
                     sending.became(sequence, Vec::new(), raw.len() as u64, now);
                 }
                 self.enqueue((Lane::Connection(connection), sequence), (connection, sequence), raw);
+                self.retained.give_back(index.freeze());
+                parts.drain(..).for_each(|(_, frame, _)| self.retained.give_back(frame.freeze()));
+                self.encoding.left(parts);
                 continue;
             }
             self.count(&tally);
-            let (mut keys, mut encoded) = (Vec::with_capacity(parts.len()), 0);
-            for (lane, frame) in parts {
+            let (mut keys, mut encoded) = (self.spare_keys.pop().unwrap_or_default(), 0);
+            let mut carried = Vec::new();
+            for (lane, frame, content) in parts.drain(..) {
+                self.references.keep((connection, sequence), lane.0, content.referred);
+                carried.extend(content.carried);
                 encoded += frame.len();
                 keys.push(self.send_part(lane, (connection, sequence), frame));
             }
+            self.encoding.left(parts);
             encoded += index.len();
             if let Some(sending) = self.connections.get_mut(&connection) {
                 sending.became(sequence, keys, encoded as u64, now);
             }
+            self.carries(connection, sequence, carried);
             let lane = Lane::Connection(connection);
             let header =
                 FrameHeader { kind: Kind::Index, lane, session: self.session, epoch: self.epoch, sequence };

@@ -7,7 +7,7 @@
 //! (DWCP-80). Only a frame that others wait for is repeated, and only a share of the traffic.
 
 use super::Outbound;
-use crate::limits::{CARRY_WAIT, REPEATED_BYTES_FREE, REPEATED_SHARE, STUCK_MIN};
+use crate::limits::{CARRY_WAIT, CARRY_WAIT_STOPPED, REPEATED_BYTES_FREE, REPEATED_SHARE, STUCK_MIN};
 use crate::schedule::FrameKey;
 use crate::stream::retain::StreamId;
 use crate::stream::sending::Sending;
@@ -64,14 +64,15 @@ impl Outbound {
     /// When [`Outbound::tick`] has something to do. `elsewhere`: there is another stream for what is stuck on one.
     pub fn deadline(&self, elsewhere: bool) -> Option<Instant> {
         let carry = self.connections.values().filter(|sending| !sending.carry.is_empty());
-        let carry = carry.map(|sending| sending.carry_since.after(CARRY_WAIT));
+        let carry = carry.map(|sending| sending.carry_since.after(self.carry_wait()));
         let stuck = self.holes(elsewhere).map(|(_, stuck_at)| stuck_at);
         carry.chain(stuck).min()
     }
 
     /// Sends incomplete records that have waited long enough, and again what is stuck.
     pub fn tick(&mut self, elsewhere: bool, now: Instant) {
-        let due = |s: &Sending| !s.carry.is_empty() && now >= s.carry_since.after(CARRY_WAIT);
+        let wait = self.carry_wait();
+        let due = |s: &Sending| !s.carry.is_empty() && now >= s.carry_since.after(wait);
         let due: Vec<u16> = self.connections.iter().filter(|(_, s)| due(s)).map(|(id, _)| *id).collect();
         for connection in due {
             self.flush_carry(connection, now);
@@ -81,6 +82,11 @@ impl Outbound {
         for key in stuck {
             self.retained.repeat(key);
         }
+    }
+
+    /// How long an incomplete record waits for its rest.
+    fn carry_wait(&self) -> Duration {
+        if self.stopped { CARRY_WAIT_STOPPED } else { CARRY_WAIT }
     }
 
     fn may_repeat(&self) -> bool {
