@@ -6,11 +6,13 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use novacron_testbed::limits::MIGRATION_WAIT;
+use novacron_testbed::migration::{Sent, beat_interval, pause_between};
 use novacron_testbed::stats::{Spread, paired_ratio};
-use novacron_testbed::{Migration, MigrationReport, Qemu, QemuOptions, Scratch, Usage};
+use novacron_testbed::{Between, Migration, MigrationReport, Novactl, Qemu, QemuOptions, Scratch, Usage};
 use serde::Serialize;
 
-use crate::limits::BETWEEN_MOVES;
+use crate::limits::{BETWEEN_MOVES, SESSION_END_WAIT};
 use crate::load::{Load, MachineLoad};
 use crate::pair::{Choices, Pair};
 use crate::report::{Goal, Verdict};
@@ -32,7 +34,7 @@ pub(crate) struct Move {
     pub(crate) pause_ms: f64,
     /// How exact that is.
     pause_resolution_ms: f64,
-    /// How long `cont` took.
+    /// How long `cont` took; of novactl, from the source's `completed` to the guest seen running.
     cont_ms: f64,
     sent_bytes: u64,
     /// Sent while the guest stood still. On loopback nothing is subtracted for them: QEMU aims for the same number either way,
@@ -117,6 +119,16 @@ pub(crate) fn measure(
     report(memory_mib, channels, direct, gateways, load.since()?)
 }
 
+/// Processor time of two processes so far, seconds.
+fn cpu(pids: [u32; 2]) -> Result<[f64; 2]> {
+    let of = |pid| Usage::of(pid).map(|usage| usage.cpu.as_secs_f64());
+    Ok([of(pids[0])?, of(pids[1])?])
+}
+
+fn difference(after: [f64; 2], before: [f64; 2]) -> [f64; 2] {
+    [after[0] - before[0], after[1] - before[1]]
+}
+
 /// Moves the guest to a fresh hypervisor, as `direct` says or through gateways, and lets it verify itself there.
 pub(crate) fn move_once(
     scratch: &Scratch,
@@ -154,12 +166,6 @@ pub(crate) fn move_once(
         }
         None => None,
     };
-    let cpu = |pids: [u32; 2]| -> Result<[f64; 2]> {
-        let of = |pid| Usage::of(pid).map(|usage| usage.cpu.as_secs_f64());
-        Ok([of(pids[0])?, of(pids[1])?])
-    };
-    let difference = |after: [f64; 2], before: [f64; 2]| [after[0] - before[0], after[1] - before[1]];
-
     let hypervisors_before = cpu(hypervisors)?;
     let gateways_before = gateways.as_ref().map(|(_, pids)| cpu(*pids)).transpose()?;
     let report = migration.run(source, &mut destination)?;
@@ -174,6 +180,58 @@ pub(crate) fn move_once(
     }
     destination.guest().must_be_intact()?;
     let one = one_move(&report, wire_share, hypervisors_cpu_s, gateways_cpu_s);
+    Ok((destination, one))
+}
+
+/// Moves the guest through gateways as `novactl migrate` does, and lets it verify itself there.
+pub(crate) fn move_by_novactl(
+    scratch: &Scratch,
+    name: &str,
+    options: &QemuOptions,
+    source: &mut Qemu,
+    pair: &mut Pair,
+) -> Result<(Qemu, Move)> {
+    let mut destination = Qemu::destination(scratch, name, options)?;
+    std::thread::sleep(BETWEEN_MOVES);
+    let interval = beat_interval(source.guest().serial())?;
+    let pids = [
+        [source.process().pid(), destination.process().pid()],
+        [pair.source.process().pid(), pair.destination.process().pid()],
+    ];
+    let before = [cpu(pids[0])?, cpu(pids[1])?];
+    let between = Between {
+        source,
+        destination: &destination,
+        source_gateway: &pair.source,
+        destination_gateway: &pair.destination,
+    };
+    // Held there so that the source can still be asked what it sent; the guest runs.
+    let extra = ["--max-bandwidth", "0", "--downtime-limit", "300", "--hold-at", "running"];
+    let mut novactl = Novactl::migrate(scratch, &format!("{name}-novactl"), &between, &extra)?;
+    novactl.wait_held("Running", MIGRATION_WAIT)?;
+    let [hypervisors_cpu_s, gateways_cpu_s] =
+        [difference(cpu(pids[0])?, before[0]), difference(cpu(pids[1])?, before[1])];
+    let sent = Sent::of(source)?;
+    let pause = pause_between(source.guest().serial(), destination.guest().serial(), interval)?;
+    novactl.release();
+    let ended = novactl.finish(SESSION_END_WAIT)?;
+    let report = ended.must_have_completed()?;
+    let number = |of: &str| report[of].as_f64().with_context(|| format!("novactl says nothing of {of}"));
+    let wire_share = number("wire_bytes")? / number("guest_bytes")?.max(1.0);
+    destination.guest().must_be_intact()?;
+    let one = Move {
+        total_ms: number("total_ms")?,
+        downtime_ms: number("downtime_ms")?,
+        pause_ms: pause.pause.as_secs_f64() * 1e3,
+        pause_resolution_ms: pause.resolution.as_secs_f64() * 1e3,
+        cont_ms: number("commit_ms")?,
+        sent_bytes: sent.bytes,
+        stopped_bytes: sent.stopped_bytes,
+        wire_share,
+        iterations: sent.passes,
+        hypervisors_cpu_s,
+        gateways_cpu_s,
+    };
     Ok((destination, one))
 }
 

@@ -1,8 +1,9 @@
 //! What a guest sees of its move over a link of the lab: QEMU to QEMU over TCP against the same through two gateways over TLS.
 //!
-//! One guest goes to and fro between two sites, directly on the way there and through the gateways on the way back; the link is the
-//! same both ways. What the bytes that QEMU sends while the guest stands still need on the link is no one's fault, and is
-//! taken off: of gateways by what they make of the guest's bytes over the whole move.
+//! One guest goes to and fro between two sites, directly on the way there and through the gateways on the way back, by turns as
+//! novactl sets it, which tells QEMU what the path achieves, and by back-pressure alone; the link is the same both ways. What
+//! the bytes that QEMU sends while the guest stands still need on the link is no one's fault, and is taken off: of gateways by what
+//! they make of the guest's bytes over the whole move.
 
 use anyhow::{Context, Result, bail};
 use novacron_lab::{Conditions, Lab, Topology};
@@ -12,7 +13,7 @@ use serde::Serialize;
 
 use crate::limits::{PAUSE_LINK_DELAY_MS, PAUSE_LINK_MBIT};
 use crate::load::{Load, MachineLoad};
-use crate::migrate::{Move, move_once};
+use crate::migrate::{Move, move_by_novactl, move_once};
 use crate::pair::{Pair, Place};
 use crate::report::{Goal, Verdict};
 
@@ -27,11 +28,52 @@ const ABOVE_MS: f64 = 10.0;
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Pauses {
     round_trip_ms: f64,
-    direct: Vec<Move>,
-    gateways: Vec<Move>,
+    moves: Moves,
     machine: MachineLoad,
     #[serde(skip)]
     pub(crate) verdicts: Vec<Verdict>,
+}
+
+/// How a guest is moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// QEMU to QEMU.
+    Direct,
+    /// Through gateways, and nobody tells QEMU what they achieve.
+    Alone,
+    /// Through gateways, by novactl.
+    Novactl,
+}
+
+/// What was measured of each way.
+#[derive(Clone, Debug, Default, Serialize)]
+struct Moves {
+    direct: Vec<Move>,
+    alone: Vec<Move>,
+    novactl: Vec<Move>,
+}
+
+impl Way {
+    /// A turn: to and fro.
+    const TURN: [Self; 4] = [Self::Direct, Self::Novactl, Self::Direct, Self::Alone];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Alone => "by back-pressure",
+            Self::Novactl => "by novactl",
+        }
+    }
+}
+
+impl Moves {
+    fn of(&mut self, way: Way) -> &mut Vec<Move> {
+        match way {
+            Way::Direct => &mut self.direct,
+            Way::Alone => &mut self.alone,
+            Way::Novactl => &mut self.novactl,
+        }
+    }
 }
 
 /// The pause, less what the bytes sent in it need on the link.
@@ -39,7 +81,7 @@ fn beside_the_link(one: &Move) -> f64 {
     one.pause_ms - one.stopped_bytes as f64 * one.wire_share * 8.0 / (PAUSE_LINK_MBIT * 1e3)
 }
 
-/// Moves a guest `moves` times each way, after one of each that does not count. `None`: there is no lab here.
+/// Moves a guest `moves` times each way, after a turn that does not count. `None`: there is no lab here.
 pub(crate) fn measure(moves: u32, say: &dyn Fn(&str)) -> Result<Option<Pauses>> {
     if let Err(why) = novacron_lab::available() {
         say(&format!("no link: {why}"));
@@ -62,52 +104,62 @@ pub(crate) fn measure(moves: u32, say: &dyn Fn(&str)) -> Result<Option<Pauses>> 
     say(&format!("pause: booting a guest that fills {MEMORY_MIB} MiB"));
     let mut guest = Qemu::source(&scratch, "vm", &options(&places[0]))?;
     guest.guest().wait_ready()?;
-    let (mut direct, mut gateways) = (Vec::new(), Vec::new());
+    let mut found = Moves::default();
     let mut load = Load::start()?;
     for turn in 0..=moves {
-        for (contender, to, found) in [("direct", 1, &mut direct), ("gateways", 0, &mut gateways)] {
-            let through = (contender == "gateways").then_some(&mut pair);
-            let uri = format!("tcp:{}:{}", places[to].address, port::free()?);
+        for (step, way) in Way::TURN.into_iter().enumerate() {
+            let to = &places[(step + 1) % 2];
+            let (name, at_destination) = (format!("vm-{turn}-{step}"), options(to));
+            let uri = format!("tcp:{}:{}", to.address, port::free()?);
             let over = Migration { incoming: uri.clone(), outgoing: uri, ..Migration::direct_tcp()? };
-            let name = format!("vm-{turn}-{contender}");
-            let (next, one) = move_once(&scratch, &name, &options(&places[to]), over, &mut guest, through)
-                .with_context(|| format!("moving the guest, turn {turn}, {contender}"))?;
+            let moved = match way {
+                Way::Direct => move_once(&scratch, &name, &at_destination, over, &mut guest, None),
+                Way::Alone => move_once(&scratch, &name, &at_destination, over, &mut guest, Some(&mut pair)),
+                Way::Novactl => move_by_novactl(&scratch, &name, &at_destination, &mut guest, &mut pair),
+            };
+            let (next, one) =
+                moved.with_context(|| format!("moving the guest, turn {turn}, {}", way.name()))?;
             guest = next;
             let counts = if turn == 0 { ", warm-up" } else { "" };
             say(&format!(
-                "pause {turn}/{moves} {contender}: {:.1} ms, {:.1} ms of it beside the link; total {:.0} ms{counts}",
+                "pause {turn}/{moves} {}: {:.1} ms, {:.1} ms of it beside the link of {:.1} MB; total {:.0} ms{counts}",
+                way.name(),
                 one.pause_ms,
                 beside_the_link(&one),
+                one.stopped_bytes as f64 * one.wire_share / 1e6,
                 one.total_ms,
             ));
             if turn > 0 {
-                found.push(one);
+                found.of(way).push(one);
             }
         }
         if turn == 0 {
             load = Load::start()?;
         }
     }
-    report(direct, gateways, load.since()?).map(Some)
+    report(found, load.since()?).map(Some)
 }
 
 fn spread(moves: &[Move], of: impl Fn(&Move) -> f64) -> Result<Spread> {
     Spread::of(moves.iter().map(of)).context("no move was measured")
 }
 
-fn report(direct: Vec<Move>, gateways: Vec<Move>, machine: MachineLoad) -> Result<Pauses> {
-    let (ours, theirs) = (spread(&gateways, beside_the_link)?, spread(&direct, beside_the_link)?);
+fn report(moves: Moves, machine: MachineLoad) -> Result<Pauses> {
+    let theirs = spread(&moves.direct, beside_the_link)?;
     let round_trip_ms = 2.0 * PAUSE_LINK_DELAY_MS;
     let goal = Goal::AtMost(round_trip_ms + ABOVE_MS);
-    let detail = format!("gateways {} ms, direct {} ms", ours.text(1), theirs.text(1));
-    let verdict = |what: &str, above: f64| {
-        Verdict::new(&format!("pause over a link, above direct, {what}"), goal, above, "ms").with(&detail)
-    };
-    let verdicts = vec![
-        verdict("medians", ours.median - theirs.median),
-        verdict("worst against worst", ours.max - theirs.max),
-    ];
-    Ok(Pauses { round_trip_ms, direct, gateways, machine, verdicts })
+    let mut verdicts = Vec::new();
+    for (way, ours) in [(Way::Novactl, &moves.novactl), (Way::Alone, &moves.alone)] {
+        let ours = spread(ours, beside_the_link)?;
+        let detail = format!("gateways {} ms, direct {} ms", ours.text(1), theirs.text(1));
+        let verdict = |what: &str, above: f64| {
+            let what = format!("pause over a link, {}, above direct, {what}", way.name());
+            Verdict::new(&what, goal, above, "ms").with(&detail)
+        };
+        verdicts.push(verdict("medians", ours.median - theirs.median));
+        verdicts.push(verdict("worst against worst", ours.max - theirs.max));
+    }
+    Ok(Pauses { round_trip_ms, moves, machine, verdicts })
 }
 
 impl Pauses {
@@ -115,22 +167,26 @@ impl Pauses {
     pub(crate) fn table(&self) -> String {
         let mut text = format!(
             "Pause of a guest with {MEMORY_MIB} MiB that are not zero, {DIRTY_MB_PER_S} MB/s rewritten, over {PAUSE_LINK_MBIT:.0} Mbit/s and \
-             {:.0} ms; {}\n  {:<10}{:>26}{:>26}{:>24}\n",
+             {:.0} ms; {}\n  {:<18}{:>24}{:>26}{:>24}{:>24}\n",
             self.round_trip_ms,
             self.machine,
             "median (min..max)",
             "guest-seen pause ms",
             "of it beside the link ms",
+            "sent stopped MB",
             "total ms"
         );
-        for (name, moves) in [("direct", &self.direct), ("gateways", &self.gateways)] {
+        let Moves { direct, alone, novactl } = &self.moves;
+        for (way, moves) in [(Way::Direct, direct), (Way::Novactl, novactl), (Way::Alone, alone)] {
             let spread = |of: &dyn Fn(&Move) -> f64, digits| {
                 spread(moves, of).map_or_else(|_| "none".to_owned(), |spread| spread.text(digits))
             };
             text += &format!(
-                "  {name:<10}{:>26}{:>26}{:>24}\n",
+                "  {:<18}{:>24}{:>26}{:>24}{:>24}\n",
+                way.name(),
                 spread(&|one| one.pause_ms, 1),
                 spread(&beside_the_link, 1),
+                spread(&|one| one.stopped_bytes as f64 / 1e6, 1),
                 spread(&|one| one.total_ms, 0),
             );
         }
@@ -154,10 +210,12 @@ mod tests {
         let machine =
             MachineLoad { seconds: 1.0, processors_busy: 1.0, processors_stolen: 0.0, load_average: 1.0 };
         let direct = vec![with(20.0, 1_000_000, 1.0), with(30.0, 1_000_000, 1.0), with(22.0, 1_000_000, 1.0)];
-        let gateways = vec![with(40.0, 1_000_000, 0.5), with(90.0, 0, 0.5), with(30.0, 1_000_000, 0.5)];
-        let found = report(direct, gateways, machine).unwrap();
+        let alone = vec![with(40.0, 1_000_000, 0.5), with(90.0, 0, 0.5), with(30.0, 1_000_000, 0.5)];
+        let novactl = vec![with(24.0, 1_000_000, 0.5)];
+        let found = report(Moves { direct, alone, novactl }, machine.clone()).unwrap();
         let measured: Vec<f64> = found.verdicts.iter().map(|verdict| verdict.measured).collect();
-        assert_eq!(measured, [36.0 - 14.0, 90.0 - 22.0]);
-        assert!(found.table().contains("gateways"));
+        assert_eq!(measured, [20.0 - 14.0, 20.0 - 22.0, 36.0 - 14.0, 90.0 - 22.0]);
+        assert!(found.table().contains("by novactl"));
+        assert!(report(Moves::default(), machine).is_err());
     }
 }

@@ -142,7 +142,7 @@ impl Migration {
         }
         let elapsed = began.elapsed();
         let info = source.qmp().execute(qmp::query_migrate {})?;
-        let ram = info.ram.context("the source tells nothing about its RAM")?;
+        let sent = Sent::read(&info)?;
         let pause = pause_between(source.guest().serial(), destination.guest().serial(), interval)?;
         Ok(MigrationReport {
             elapsed,
@@ -151,10 +151,10 @@ impl Migration {
             downtime: milliseconds(info.downtime),
             cont,
             pause,
-            ram_bytes: ram.total.unsigned_abs(),
-            sent_bytes: ram.transferred.unsigned_abs(),
-            stopped_bytes: ram.downtime_bytes,
-            iterations: ram.dirty_sync_count.unsigned_abs(),
+            ram_bytes: sent.ram_bytes,
+            sent_bytes: sent.bytes,
+            stopped_bytes: sent.stopped_bytes,
+            iterations: sent.passes,
             postcopy: switch,
         })
     }
@@ -327,6 +327,39 @@ pub struct MigrationReport {
     pub iterations: u64,
     /// The guest ran at the destination before all of its memory was there.
     pub postcopy: bool,
+}
+
+/// What a source has sent of its guest's RAM.
+#[derive(Clone, Copy, Debug)]
+pub struct Sent {
+    /// The RAM.
+    pub ram_bytes: u64,
+    /// Bytes sent, repeats included.
+    pub bytes: u64,
+    /// Of them, those sent while the guest stood still.
+    pub stopped_bytes: u64,
+    /// Passes over the RAM.
+    pub passes: u64,
+}
+
+impl Sent {
+    /// Of the last migration of `source`.
+    ///
+    /// # Errors
+    /// When it does not answer or has migrated nothing.
+    pub fn of(source: &mut Qemu) -> Result<Self> {
+        Self::read(&source.qmp().execute(qmp::query_migrate {})?)
+    }
+
+    fn read(info: &qmp::MigrationInfo) -> Result<Self> {
+        let ram = info.ram.as_ref().context("the source tells nothing about its RAM")?;
+        Ok(Self {
+            ram_bytes: ram.total.unsigned_abs(),
+            bytes: ram.transferred.unsigned_abs(),
+            stopped_bytes: ram.downtime_bytes,
+            passes: ram.dirty_sync_count.unsigned_abs(),
+        })
+    }
 }
 
 impl fmt::Display for MigrationReport {

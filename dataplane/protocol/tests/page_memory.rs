@@ -270,6 +270,20 @@ fn a_reference_without_a_store_is_refused() {
     assert_eq!(decode(&short, &mut memory), Err(PartError::BodiesMissing));
 }
 
+/// What a part was about is not what the next is about, if that one stands by itself and nobody asked in between.
+#[test]
+fn a_part_that_stands_by_itself_is_about_no_content() {
+    let known = [&[1, 0, 1, 0, 40, 0, 0, 0, 3, 0, 0, 0][..], &[7; 40], &[10, 1, 1 << 3 | 5]].concat();
+    let zero_page = [0, 0, 1, 0, 0];
+    let mut memory = DecoderMemory::new(TIGHT).with_content(Some(Arc::new(ContentKey::new([3; 32]))));
+    let (mut decoder, mut out) = (LaneDecoder::new(), Vec::new());
+    for part in [&known[..], &zero_page] {
+        assert_eq!(decoder.decode(part, 66, Some(&mut memory), &mut out), Ok(()));
+    }
+    let content = memory.take_content();
+    assert!(content.holes.is_empty() && content.whole.is_empty());
+}
+
 /// Pages that were sent before cost next to nothing, random ones included.
 #[test]
 fn what_did_not_change_is_not_sent_again() {

@@ -130,6 +130,8 @@ fn page() -> std::io::Result<()> {
     // A page of which there is a fingerprint and a hash, for a lane with a content store and for one without.
     let known = [&[1, 0, 1, 0, 40, 0, 0, 0, 3, 0, 0, 0][..], &[7; 40], &[10, 1, 1 << 3 | 5]].concat();
     keep("page", "memory-part-known", &[&[MEMORY_PART, 2][..], &known].concat())?;
+    // A part of four zero pages that stands by itself, after one that left content behind.
+    keep("page", "memory-part-alone", &[MEMORY_PART, 3, 0, 0, 4, 0, 0])?;
     keep("page", "memory-part-no-store", &[&[MEMORY_PART, 0][..], &known].concat())?;
     // Pieces: kind and word, count, content, salt.
     let pieces: &[u8] =

@@ -223,9 +223,13 @@ impl LaneDecoder {
         &mut self,
         payload: &[u8],
         bodies_max: usize,
-        memory: Option<&mut DecoderMemory>,
+        mut memory: Option<&mut DecoderMemory>,
         out: &mut Vec<u8>,
     ) -> Result<(), PartError> {
+        if let Some(memory) = memory.as_deref_mut() {
+            // Also for a part that stands by itself: what an earlier one was about is not about this one.
+            memory.last = Default::default();
+        }
         let result = match payload.first() {
             Some(&MEMORY_LAYOUT) => self.recall(payload, bodies_max, memory, out),
             _ => self.decode_alone(payload, bodies_max, out),

@@ -306,7 +306,6 @@ pub(super) fn read(
         }
     };
     let (bodies, control) = block.split_at(header.bodies);
-    memory.last = Default::default();
     out.clear();
     out.reserve_exact(header.count * PAGE_BYTES);
     recall(header.count, bodies, control, memory, out)
