@@ -42,6 +42,8 @@ pub(crate) const LOADED_WAIT: Duration = Duration::from_secs(10);
 pub(crate) const RUNNING_WAIT: Duration = Duration::from_secs(5);
 /// How long a source whose session is over may take to notice by itself.
 pub(crate) const FREED_WAIT: Duration = Duration::from_secs(1);
+/// How long a QEMU may refuse a migration because it cleans up after one that failed.
+pub(crate) const CLEANED_UP_WAIT: Duration = Duration::from_secs(5);
 /// How long a cancelled migration may take to reach its final state.
 pub(crate) const CANCEL_WAIT: Duration = Duration::from_secs(30);
 /// How long a QEMU may take to be gone after `quit`.

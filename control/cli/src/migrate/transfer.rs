@@ -10,7 +10,7 @@ use super::Trouble;
 use super::progress::Progress;
 use super::switchover::Achieved;
 use crate::ends::{End, Ends};
-use crate::limits::{CANCEL_WAIT, FREED_WAIT, POLL, POLL_SHORT, QMP_ANSWER, REASON_WAIT};
+use crate::limits::{CANCEL_WAIT, CLEANED_UP_WAIT, FREED_WAIT, POLL, POLL_SHORT, QMP_ANSWER, REASON_WAIT};
 use crate::qmp::{Hypervisor, MigrationInfo, QmpError, QueryMigrate, SwitchoverBandwidth, is_terminal};
 use crate::watch::Watcher;
 
@@ -41,11 +41,26 @@ impl Watchers {
     }
 }
 
-/// Tells the source to migrate.
+/// Tells the source to migrate. A QEMU that has said that a migration failed may still be cleaning up after it, and refuses the
+/// next until it has.
 pub(crate) fn start(source: &mut End, uri: &Endpoint) -> Result<(), QmpError> {
-    let uri = Some(uri.to_string());
-    source.qmp()?.execute(qapi::qmp::migrate { uri, channels: None, detach: None, resume: None })?;
-    Ok(())
+    let deadline = Instant::now() + CLEANED_UP_WAIT;
+    loop {
+        let uri = Some(uri.to_string());
+        match source.qmp()?.execute(qapi::qmp::migrate { uri, channels: None, detach: None, resume: None }) {
+            Err(QmpError::Refused { why, .. }) if is_cleaning_up(&why) && Instant::now() < deadline => {
+                sleep(POLL_SHORT);
+            }
+            answer => return answer.map(drop),
+        }
+    }
+}
+
+/// Whether these are its words for that: of `util/yank.c` and `migration/migration.c`, QEMU 10.
+fn is_cleaning_up(why: &str) -> bool {
+    ["duplicate yank instance", "There's a migration process in progress"]
+        .iter()
+        .any(|words| why.contains(words))
 }
 
 /// What ends a migration before its source completes it.

@@ -123,6 +123,21 @@ fn failures_before_completed_leave_the_guest_at_the_source() {
     position(&log, "destination:session.cancel");
 }
 
+/// A source that still cleans up after a migration that failed is asked again; one that is not done in time, not for ever.
+#[test]
+fn a_source_that_cleans_up_is_asked_again() {
+    let world = World::new(Faults { cleans_up: 3, ..Faults::default() });
+    let completed = ended(&mut world.migrate());
+    assert_eq!(completed.json["outcome"], "completed", "{}", completed.stderr);
+    assert_eq!(world.log().iter().filter(|entry| *entry == "source:migrate").count(), 4);
+
+    let world = World::new(Faults { cleans_up: u32::MAX, ..Faults::default() });
+    let failed = ended(&mut world.migrate());
+    assert_at_source(&world, &failed, "failed");
+    let why = failed.json["reason"]["message"].as_str().expect("why");
+    assert!(why.contains("migration process in progress") || why.contains("duplicate yank"), "{why}");
+}
+
 #[test]
 fn a_refused_session_leaves_the_destination_unused() {
     for (who, number, code) in [

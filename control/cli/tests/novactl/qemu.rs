@@ -148,6 +148,11 @@ fn execute(name: &'static str, command: &str, arguments: &Value, state: &mut Sta
             vm(state, name).migration = Some("setup".into());
             Answer::Ok(json!({}))
         }
+        "migrate" if state.faults.cleans_up > 0 => {
+            state.faults.cleans_up -= 1;
+            let why = ["There's a migration process in progress", "duplicate yank instance"];
+            Answer::Refused(why[state.faults.cleans_up as usize % 2])
+        }
         "migrate" => {
             state.source.migration = Some("setup".into());
             state.destination.migration = Some("active".into());

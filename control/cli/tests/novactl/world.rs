@@ -20,6 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct Faults {
     /// The migration never gets past `active`.
     pub(crate) stuck: bool,
+    /// So many `migrate`s are refused because the source cleans up after an earlier one.
+    pub(crate) cleans_up: u32,
     /// The migration fails at the source, which goes on running.
     pub(crate) source_fails: bool,
     /// A cancel comes too late: the migration completes.

@@ -186,7 +186,7 @@ impl Outbound {
         let ahead = sending.position + sending.carry.len() as u64;
         let credit = sending.limit.saturating_sub(ahead);
         let batch = sending.pace.batch();
-        let window = sending.pace.window().min(self.window_bytes_max);
+        let window = self.link.stretched(sending.pace.window()).min(self.window_bytes_max);
         // What workers have in hand is not on the path yet: without it they would wait for each other's round trips.
         let window = window.saturating_add(self.encoding.in_hand(batch));
         // What waits behind a hole has left the path to others. Held back for it, every stream would pause for the loss of one.
