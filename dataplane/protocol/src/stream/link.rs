@@ -134,7 +134,7 @@ impl Link {
         self.limited
     }
 
-    /// So many times the product of rate and round trip may be under way, beside what windows are anyway.
+    /// A window, of whatever bytes, as far as losses stretch it.
     pub(super) fn stretched(&self, window: u64) -> u64 {
         (window as f64 * self.stretch.0) as u64
     }

@@ -3,7 +3,8 @@
 //! Promise 3: what is inside both gateways drains in about one round trip. The window is twice the product of
 //! the rate at which bytes arrive and the shortest round trip seen, as BBR's (Cardwell et
 //! al., "BBR: Congestion-Based Congestion Control", ACM Queue 14-5) congestion window is: it doubles each round
-//! trip until the rate stops growing, and follows the rate down.
+//! trip until the rate stops growing, and follows the rate down. Where losses hold streams up the link stretches it
+//! ([`super::link::Link::stretched`]).
 
 use super::measure::{
     ArrivalRate, Growth, Highest, RoundTrip, batch, bytes_in, rate_age, window, window_min,
