@@ -59,6 +59,8 @@ pub const REPLAY_WAIT_MAX: Duration = Duration::from_secs(1);
 pub const STATE_WAIT: Duration = Duration::from_secs(5);
 /// How long a starter waits for another one that upgrades the schema.
 pub const UPGRADE_WAIT: Duration = Duration::from_secs(60);
+/// Between two tries to open a file that somebody else has locked, until [`UPGRADE_WAIT`] is over.
+pub const SQLITE_LOCK_PAUSE: Duration = Duration::from_millis(10);
 /// How long closing waits for what is spooled to be stored; what is left stays in the spool's file.
 pub const CLOSE_TIME_MAX: Duration = Duration::from_secs(5);
 /// Largest file of certificates or a password that is read, in bytes.

@@ -7,6 +7,7 @@ use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::thread;
+use std::time::Instant;
 
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ErrorCode, ToSql, TransactionBehavior, params_from_iter};
@@ -14,7 +15,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::error::StoreError;
-use crate::limits::{CALL_TIME_MAX, SQLITE_LOCK_WAIT, SQLITE_LOG_BYTES, SQLITE_QUEUE_MAX, UPGRADE_WAIT};
+use crate::limits::{
+    CALL_TIME_MAX, SQLITE_LOCK_PAUSE, SQLITE_LOCK_WAIT, SQLITE_LOG_BYTES, SQLITE_QUEUE_MAX, UPGRADE_WAIT,
+};
 use crate::schema::{self, Upgrade};
 use crate::statement::{Answer, Done, Kind, Row, Statement, Value};
 
@@ -52,10 +55,7 @@ impl Sqlite {
         thread::Builder::new()
             .name("store-sqlite".to_owned())
             .spawn(move || {
-                let result = connect(&path).and_then(|mut connection| {
-                    upgrade(&mut connection, upgrades, now_ms).map(|()| connection)
-                });
-                let mut connection = match result {
+                let mut connection = match connect_and_upgrade(&path, upgrades, now_ms) {
                     Ok(connection) => connection,
                     Err(error) => {
                         let _ = opened.send(Err(error));
@@ -107,6 +107,24 @@ impl Sqlite {
         let (closed, wait) = oneshot::channel();
         if self.jobs.send(Job::Close(closed)).await.is_ok() {
             let _ = wait.await;
+        }
+    }
+}
+
+/// SQLite does not wait for every lock by itself: who finds a file that another switches to its write-ahead log, or that the last to
+/// close it folds that log into, may be told at once that it is locked.
+fn connect_and_upgrade(
+    path: &Path,
+    upgrades: &'static [Upgrade],
+    now_ms: i64,
+) -> Result<Connection, StoreError> {
+    let deadline = Instant::now() + UPGRADE_WAIT;
+    loop {
+        let opened = connect(path)
+            .and_then(|mut connection| upgrade(&mut connection, upgrades, now_ms).map(|()| connection));
+        match opened {
+            Err(StoreError::Locked { .. }) if Instant::now() < deadline => thread::sleep(SQLITE_LOCK_PAUSE),
+            opened => return opened,
         }
     }
 }
