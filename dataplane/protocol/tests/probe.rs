@@ -230,22 +230,26 @@ fn round_trip_and_bandwidth_are_found_within_two_seconds() {
     assert!(recent.rtt_ns.is_some() && recent.bandwidth_bits_per_s.is_some(), "{recent:?}");
 }
 
+/// Of 20 such paths for a minute each, at least 18 intervals hold what is lost there and back.
+fn intervals_hold((there, back): (f64, f64), path: impl Fn(u64) -> Path) {
+    let mut covered = (0, 0);
+    for seed in 1..=20 {
+        let (prober, _) = play(&mut path(seed), 60);
+        let said = prober.estimates(Instant::from_nanos(60_000_000_000));
+        let holds = |estimate: Option<novacron_protocol::probe::estimate::Estimate>, truth: f64| {
+            estimate.is_some_and(|said| (said.low..=said.high).contains(&truth))
+        };
+        covered.0 += u32::from(holds(said.loss_forward, there));
+        covered.1 += u32::from(holds(said.loss_return, back));
+    }
+    assert!(covered.0 >= 18 && covered.1 >= 18, "{there} {back}: {covered:?} of 20");
+}
+
 /// Loss each way, told apart, in at least 18 of 20 trials of a minute. Seeds 1 to 20.
 #[test]
 fn losses_intervals_hold_the_truth_each_way() {
     for (there, back) in [(0.001, 0.0), (0.01, 0.03), (0.05, 0.0)] {
-        let mut covered = (0, 0);
-        for seed in 1..=20 {
-            let mut path = path(50.0, 20.0, (there, back), seed);
-            let (prober, _) = play(&mut path, 60);
-            let said = prober.estimates(Instant::from_nanos(60_000_000_000));
-            let holds = |estimate: Option<novacron_protocol::probe::estimate::Estimate>, truth: f64| {
-                estimate.is_some_and(|said| (said.low..=said.high).contains(&truth))
-            };
-            covered.0 += u32::from(holds(said.loss_forward, there));
-            covered.1 += u32::from(holds(said.loss_return, back));
-        }
-        assert!(covered.0 >= 18 && covered.1 >= 18, "{there} {back}: {covered:?} of 20");
+        intervals_hold((there, back), |seed| path(50.0, 20.0, (there, back), seed));
     }
 }
 
@@ -253,18 +257,7 @@ fn losses_intervals_hold_the_truth_each_way() {
 #[test]
 fn losses_intervals_hold_the_truth_where_losses_come_in_bursts() {
     for (there, back) in [(0.01, 0.0), (0.05, 0.02)] {
-        let mut covered = (0, 0);
-        for seed in 1..=20 {
-            let mut path = Path { bursts: 0.5, ..path(50.0, 5.0, (there, back), seed) };
-            let (prober, _) = play(&mut path, 60);
-            let said = prober.estimates(Instant::from_nanos(60_000_000_000));
-            let holds = |estimate: Option<novacron_protocol::probe::estimate::Estimate>, truth: f64| {
-                estimate.is_some_and(|said| (said.low..=said.high).contains(&truth))
-            };
-            covered.0 += u32::from(holds(said.loss_forward, there));
-            covered.1 += u32::from(holds(said.loss_return, back));
-        }
-        assert!(covered.0 >= 18 && covered.1 >= 18, "{there} {back}: {covered:?} of 20");
+        intervals_hold((there, back), |seed| Path { bursts: 0.5, ..path(50.0, 5.0, (there, back), seed) });
     }
 }
 

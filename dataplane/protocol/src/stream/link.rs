@@ -20,7 +20,7 @@ const BURST: f64 = 1.4;
 /// For so much of an interval the hypervisor has to wait for it to be the link's.
 const HELD_UP_SHARE: f64 = 0.15;
 /// Where the slowest frame took longer than the quickest by this share of the shortest round trip, and by this much, streams stood
-/// still for something lost. What comes in clumps on a busy machine differs by less.
+/// still for something lost. Acknowledgements that come in clumps of a few milliseconds differ by less.
 const STALL_SHARE: f64 = 0.5;
 const STALL_MIN: Duration = Duration::from_millis(10);
 /// The window is stretched to this much of itself at most, and by this much in an interval.
