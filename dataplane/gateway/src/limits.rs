@@ -132,11 +132,11 @@ const _: () = assert!(REDIAL_WAIT.0.as_millis() < REDIAL_WAIT.1.as_millis());
 
 /// Memory for frames of all shards together, for sending and the same again for receiving. Sessions are held far
 /// below it by their windows; this is what holds when a peer ignores them.
-pub(crate) const POOL_BYTES: usize = 96 * 1024 * 1024;
+pub(crate) const POOL_BYTES: usize = 192 * 1024 * 1024;
 
 /// That share of it is kept beside it of the memory that frames and batches were made in, for the next ones: more than a path of
 /// 1 Gbit/s and 100 ms has under way once, and little enough that it need not be asked for back.
-pub(crate) const SPARE_SHARE: usize = 8;
+pub(crate) const SPARE_SHARE: usize = 16;
 
 /// Of it, what all sessions together promise to peers as credit; the rest is for frames on their way in. Beyond it each
 /// connection has [`protocol::PROMISE_BYTES_MIN`], in memory of its own.

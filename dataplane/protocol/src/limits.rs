@@ -73,8 +73,9 @@ pub const CONNECTIONS_DEFAULT: u16 = 16;
 pub const STREAMS_MAX: usize = 512;
 
 /// Guest bytes that a receiver reserves for each connection and direction: what may be under way unverified or
-/// unwritten. Covers 1 Gbit/s over 100 ms at a compression ratio of 2.5.
-pub const RECEIVE_WINDOW_BYTES: u64 = 32 * 1024 * 1024;
+/// unwritten. Covers 1 Gbit/s over 100 ms at a compression ratio of 2.5, or one packet in a hundred lost there: what was sent within
+/// two round trips then waits for a repetition, or for the repetition of that.
+pub const RECEIVE_WINDOW_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Guest bytes that a receiver promises to each connection whatever else it has promised: a connection without credit
 /// would wait for ever, and QEMU's multifd with it.
@@ -86,6 +87,10 @@ pub const RECEIVE_SLACK_BYTES: u64 = 4096;
 
 /// Fewest guest bytes that a batch is cut to where the path is slow.
 pub const BATCH_BYTES_MIN: u64 = 16 * 1024;
+
+/// Most guest bytes that a receiver promises to a connection at first, where it has plenty: what streams that begin slowly carry
+/// before the first of it has been taken, and the promise grows.
+pub const PROMISE_BYTES_FIRST: u64 = 2 * 1024 * 1024;
 
 /// Guest bytes that a sender puts under way before it has measured anything.
 pub const SEND_WINDOW_BYTES_START: u64 = 1024 * 1024;
@@ -176,6 +181,7 @@ const _: () = {
     assert!(FRAME_PAYLOAD_MAX + 32 <= 272 * 1024);
     assert!(2 * BATCH_LEN_MAX as u64 <= SEND_WINDOW_BYTES_START);
     assert!(SEND_WINDOW_BYTES_START <= RECEIVE_WINDOW_BYTES);
+    assert!(SEND_WINDOW_BYTES_START <= PROMISE_BYTES_FIRST && PROMISE_BYTES_FIRST <= RECEIVE_WINDOW_BYTES);
     assert!(PROMISE_BYTES_MIN <= SEND_WINDOW_BYTES_START && 4 * BATCH_BYTES_MIN <= PROMISE_BYTES_MIN);
     assert!(CONNECTIONS_DEFAULT <= CONNECTIONS_MAX && LANES_DEFAULT <= LANES_MAX);
     assert!(CONNECTIONS_MAX < 0x4000);

@@ -154,6 +154,8 @@ impl std::error::Error for CloseReason {}
 pub struct Flow {
     /// Bytes submitted so far that the peer's system has not acknowledged, those that wait in this process included.
     pub outstanding_bytes: usize,
+    /// Of them, bytes that have crossed the path all the same: they wait at the peer's system for something lost before them.
+    pub beyond_bytes: usize,
     /// Of them, bytes that have not been sent.
     pub unsent_bytes: usize,
     /// What the path takes at present, bytes a second: the congestion window in each round trip.

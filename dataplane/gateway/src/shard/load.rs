@@ -19,6 +19,8 @@ const QUEUE_TIME: Duration = Duration::from_millis(2);
 pub(crate) struct Load {
     /// Bytes given to it and not acknowledged by the peer's system.
     pub(crate) outstanding_bytes: u64,
+    /// Of them, bytes that have crossed the path and wait there for something lost before them.
+    pub(crate) beyond_bytes: u64,
     /// Bytes a second that its path takes; 0: not known.
     pub(crate) rate: u64,
     /// Its round trip, and the shortest of late.
@@ -37,6 +39,7 @@ impl Load {
     pub(crate) fn new(flow: &Flow, now: Instant) -> Load {
         Load {
             outstanding_bytes: flow.outstanding_bytes as u64,
+            beyond_bytes: flow.beyond_bytes as u64,
             rate: flow.rate_bytes_per_s,
             round_trip: flow.round_trip,
             round_trip_min: flow.round_trip_min,

@@ -19,6 +19,7 @@ mod session;
 mod share;
 mod stream;
 mod turn;
+mod under_way;
 
 pub(crate) use accept::{Handshaken, Listening, listen};
 pub(crate) use codec::CodecInbox;

@@ -2,6 +2,7 @@
 
 use super::load::Load;
 use super::serving::Served;
+use super::under_way::UnderWay;
 use crate::clock;
 use crate::limits::{FRUITLESS_WAIT, NOT_BELIEVED_WAIT, PEER_STREAMS_MAX, SOONER_MIN};
 use crate::path::Current;
@@ -12,7 +13,7 @@ use novacron_control_api::{ErrorCode, PeerIdentity};
 use novacron_protocol::session::Ends;
 use novacron_protocol::stream::{Seen, StreamId};
 use novacron_protocol::time::Instant;
-use novacron_protocol::wire::{FrameHeader, Lane, Reason, ReasonCode};
+use novacron_protocol::wire::{Reason, ReasonCode};
 use novacron_transport::shard::{Notify, sleep, spawn};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -56,51 +57,6 @@ pub(crate) struct Stream {
     pub(crate) looked_at: Cell<Instant>,
     pub(crate) under_way: RefCell<UnderWay>,
     answers: RefCell<VecDeque<Bytes>>,
-}
-
-/// A session, and frames of it that have arrived, by lane and sequence.
-type ArrivedFrames = (u64, Vec<(Lane, u64)>);
-
-/// Frames given to a stream's transport, in order, until the peer's system has them.
-#[derive(Default)]
-pub(crate) struct UnderWay {
-    given_bytes: u64,
-    arrived_bytes: u64,
-    /// Where a frame ends among all bytes given, its session, lane and sequence.
-    frames: VecDeque<(u64, u64, (Lane, u64))>,
-}
-
-impl UnderWay {
-    /// The transport took a frame. What is in no order is nobody's to repeat.
-    pub(crate) fn given(&mut self, frame: &[u8]) {
-        self.given_bytes += frame.len() as u64;
-        if let Ok(header) = FrameHeader::read(frame)
-            && header.lane != Lane::Unordered
-        {
-            self.frames.push_back((self.given_bytes, header.session, (header.lane, header.sequence)));
-        }
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.frames.is_empty()
-    }
-
-    /// Frames that have arrived where so many bytes have not, those of one session together; and how many bytes are new.
-    pub(crate) fn arrived(&mut self, outstanding_bytes: u64) -> (Vec<ArrivedFrames>, u64) {
-        let arrived_bytes = self.given_bytes.saturating_sub(outstanding_bytes).max(self.arrived_bytes);
-        let new = arrived_bytes - std::mem::replace(&mut self.arrived_bytes, arrived_bytes);
-        let mut sessions: Vec<ArrivedFrames> = Vec::new();
-        while let Some((_, session, key)) =
-            self.frames.front().copied().filter(|(end, ..)| *end <= arrived_bytes)
-        {
-            self.frames.pop_front();
-            match sessions.iter_mut().find(|(other, _)| *other == session) {
-                Some((_, keys)) => keys.push(key),
-                None => sessions.push((session, vec![key])),
-            }
-        }
-        (sessions, new)
-    }
 }
 
 impl Stream {
@@ -346,13 +302,13 @@ impl Peer {
     }
 
     /// The peer's system has frames that `stream` carried.
-    pub(crate) fn arrived(&self, stream: &Stream, outstanding_bytes: u64) {
-        let (arrived, bytes) = stream.under_way.borrow_mut().arrived(outstanding_bytes);
+    pub(crate) fn arrived(&self, stream: &Stream, load: &Load) {
+        let (bytes, news) = stream.under_way.borrow_mut().arrived(load.outstanding_bytes, load.beyond_bytes);
         self.count_arrived(bytes);
-        for (session, keys) in arrived {
-            let running = self.sessions.borrow().iter().find(|running| running.id == session).cloned();
+        for part in news {
+            let running = self.sessions.borrow().iter().find(|running| running.id == part.session).cloned();
             if let Some(running) = running {
-                running.arrived(stream.id, &keys);
+                running.arrived(stream.id, &part.arrived, part.beyond);
             }
         }
     }

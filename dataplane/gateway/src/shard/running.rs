@@ -313,9 +313,13 @@ impl Running {
         self.core.borrow_mut().next_small_frame(stream, clock::now())
     }
 
-    /// The peer's system has these frames, which `stream` carried.
-    pub(crate) fn arrived(&self, stream: StreamId, frames: &[(Lane, u64)]) {
-        self.with(|core| core.arrived(stream, frames, clock::now()));
+    /// The peer's system has these frames, which `stream` carried, and behind something lost so many bytes of others.
+    pub(crate) fn arrived(&self, stream: StreamId, frames: &[(Lane, u64)], beyond_bytes: u64) {
+        self.with(|core| {
+            let now = clock::now();
+            core.crossed(stream, beyond_bytes, now);
+            core.arrived(stream, frames, now);
+        });
     }
 
     pub(crate) fn has_frames(&self) -> bool {

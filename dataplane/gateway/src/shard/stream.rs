@@ -131,7 +131,7 @@ fn look_at<T: Transport>(peer: &Peer, stream: &Stream, transport: &mut T) {
     let load = Load::new(&flow, now);
     stream.load.set(load);
     transport.bound_unsent(load.unsent_bound());
-    peer.arrived(stream, load.outstanding_bytes);
+    peer.arrived(stream, &load);
 }
 
 /// Hands frames to the transport while it has room and no other stream would deliver them sooner. Frames that stay behind may

@@ -16,6 +16,14 @@ impl Session {
         }
     }
 
+    /// Of what is under way on `stream` so many bytes have crossed the path and wait there for something lost before them: they
+    /// need nothing more of it. Told anew whenever it changes, and before the frames that have arrived meanwhile.
+    pub fn crossed(&mut self, stream: StreamId, bytes: u64, now: Instant) {
+        if self.outbound.crossed(stream, bytes, now) {
+            self.events.push_back(Event::Writable);
+        }
+    }
+
     /// The next frame that `stream` should carry; `None`: nothing waits, or the stream is not this session's.
     pub fn next_frame(&mut self, stream: StreamId, now: Instant) -> Option<Bytes> {
         self.next_word(stream)

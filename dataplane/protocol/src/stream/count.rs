@@ -4,6 +4,9 @@
 //! (Mathis et al., "The Macroscopic Behavior of the TCP Congestion Avoidance Algorithm", CCR 27-3): on a path that loses, more
 //! streams move more. How many help is not known beforehand, so it is tried: some more are opened, and stay if what arrives grew
 //! by them. What did not help is closed again, and tried more and more rarely.
+//!
+//! Over a long path each stream also begins slowly, with ten segments a round trip (RFC 6928), so there many begin at once. Where
+//! nothing has been lost once they are up to speed, few carry the same, and the rest is closed.
 
 use crate::time::Instant;
 use std::time::Duration;
@@ -23,6 +26,11 @@ const WAIT: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(
 const OPENING_MAX: Duration = Duration::from_secs(2);
 /// How long little is to be carried before streams are closed.
 const QUIET: Duration = Duration::from_secs(10);
+/// So many streams begin at once over a long path, where they may.
+const BEGINNING: usize = 16;
+/// How long they are left to get up to speed, in round trips, and at least.
+const BEGINNING_ROUND_TRIPS: u32 = 20;
+const BEGINNING_MIN: Duration = Duration::from_secs(1);
 /// A growth in streams is this part of those that there are: all of them again.
 const GROWTH: usize = 1;
 
@@ -43,6 +51,12 @@ pub struct Seen {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Doing {
+    /// Waits until the path's round trip is known, and after a rest until there is something to carry.
+    Begin { rested: bool },
+    /// As many as begin at once get up to speed, since something was there to carry.
+    Beginning { since: Option<Instant> },
+    /// Looks whether anything is lost on a path where many began.
+    Losses { since: Instant, base: Seen },
     /// Waits until there is something to measure, or until it is worth another try.
     Rest { until: Instant },
     /// Measures what arrives by as many streams as there are.
@@ -75,7 +89,7 @@ impl StreamCount {
     /// As few as may be; `max` is at least that.
     pub fn new(min: usize, max: usize, now: Instant) -> Self {
         let min = min.max(1);
-        let doing = Doing::Rest { until: now };
+        let doing = Doing::Begin { rested: false };
         StreamCount { min, max: max.max(min), want: min, doing, wait: WAIT.0, busy_at: now }
     }
 
@@ -115,10 +129,33 @@ impl StreamCount {
         if seen.busy {
             self.busy_at = now;
         } else if now.since(self.busy_at) >= QUIET {
-            (self.want, self.wait, self.doing) = (self.min, WAIT.0, Doing::Rest { until: now });
+            (self.want, self.wait, self.doing) = (self.min, WAIT.0, Doing::Begin { rested: true });
             return self.want;
         }
         self.doing = match self.doing {
+            Doing::Begin { rested }
+                if seen.open > 0 && !seen.round_trip.is_zero() && (seen.busy || !rested) =>
+            {
+                if seen.round_trip < LONG_ROUND_TRIP || self.want >= self.max.min(BEGINNING) {
+                    Doing::Rest { until: now }
+                } else {
+                    self.want = self.max.min(BEGINNING);
+                    Doing::Beginning { since: None }
+                }
+            }
+            Doing::Beginning { since: None } if seen.busy => Doing::Beginning { since: Some(now) },
+            Doing::Beginning { since: Some(since) }
+                if now.since(since) >= (seen.round_trip * BEGINNING_ROUND_TRIPS).max(BEGINNING_MIN) =>
+            {
+                Doing::Losses { since: now, base: *seen }
+            }
+            Doing::Losses { .. } if !seen.busy => Doing::Beginning { since: None },
+            Doing::Losses { since, base } if now.since(since) >= Self::measured(seen) => {
+                if seen.retransmits == base.retransmits {
+                    self.want = self.min;
+                }
+                Doing::Rest { until: now.after(self.wait) }
+            }
             Doing::Rest { until } if now >= until && seen.busy && seen.open >= self.want => {
                 Doing::Measure { since: now, base: *seen }
             }
@@ -188,6 +225,7 @@ mod tests {
         each: u64,
         seconds: u64,
         round_trip: Duration,
+        loses: bool,
         busy: impl Fn(u64) -> bool,
     ) -> (Vec<usize>, usize) {
         let mut count = StreamCount::new(4, 16, Instant::START);
@@ -198,7 +236,8 @@ mod tests {
             if busy {
                 arrived_bytes += all.min(each * open as u64) / 20;
             }
-            let seen = Seen { open, arrived_bytes, retransmits: tick, busy, round_trip };
+            let seen =
+                Seen { open, arrived_bytes, retransmits: if loses { tick } else { 0 }, busy, round_trip };
             let want = count.look(&seen, now);
             changes += usize::from(want != open);
             open = want;
@@ -225,14 +264,14 @@ mod tests {
 
     #[test]
     fn where_loss_bounds_each_stream_there_are_soon_as_many_as_may_be() {
-        let (counts, _) = run(62_000_000, 5_600_000, 10, MS * 50, |_| true);
-        assert_eq!(counts[2], 16, "{counts:?}");
+        let (counts, _) = run(62_000_000, 5_600_000, 10, MS * 50, true, |_| true);
+        assert_eq!(counts[0], 16, "{counts:?}");
         assert_eq!(counts[9], 16, "{counts:?}");
     }
 
     #[test]
     fn what_does_not_help_is_taken_back_and_tried_ever_more_rarely() {
-        let (counts, changes) = run(20_000_000, 10_000_000, 300, MS * 50, |_| true);
+        let (counts, changes) = run(20_000_000, 10_000_000, 300, MS * 4, true, |_| true);
         assert_eq!(*counts.last().unwrap(), 4, "{counts:?}");
         let more = counts.iter().filter(|count| **count > 4).count();
         assert!(more < 20, "{more} of 300 s with streams that do not help");
@@ -241,8 +280,28 @@ mod tests {
 
     #[test]
     fn without_work_they_are_as_few_as_at_first() {
-        let (counts, _) = run(62_000_000, 5_600_000, 40, MS * 50, |second| second < 10);
+        let (counts, _) = run(62_000_000, 5_600_000, 40, MS * 50, true, |second| second < 10);
         assert_eq!((counts[9], counts[39]), (16, 4), "{counts:?}");
+    }
+
+    #[test]
+    fn on_a_short_path_that_loses_more_are_tried() {
+        let (counts, changes) = run(62_000_000, 5_600_000, 10, MS * 4, true, |_| true);
+        assert_eq!((counts[4], changes), (16, 2), "twice as many each time: {counts:?}");
+    }
+
+    /// Over a long path many begin at once, before there is anything to carry; where nothing is lost few remain.
+    #[test]
+    fn many_begin_and_few_remain_where_nothing_is_lost() {
+        let (counts, _) = run(62_000_000, 40_000_000, 60, MS * 50, false, |second| second >= 1);
+        assert_eq!((counts[0], counts[1]), (16, 16), "{counts:?}");
+        assert_eq!(counts[4], 4, "{counts:?}");
+        let more = counts.iter().skip(4).filter(|count| **count > 4).count();
+        assert!(more < 8, "{more} of 56 s with streams that do not help: {counts:?}");
+        // After a rest they wait for work.
+        let (counts, _) =
+            run(62_000_000, 40_000_000, 60, MS * 50, false, |second| !(5..=40).contains(&second));
+        assert_eq!((counts[30], counts[40], counts[41]), (4, 4, 16), "{counts:?}");
     }
 
     #[test]
@@ -267,8 +326,13 @@ mod tests {
         let mut count = StreamCount::new(4, 16, Instant::START);
         let mut most = 0;
         for tick in 0..60 {
-            let seen =
-                Seen { open: 4, arrived_bytes: tick * 1000, retransmits: 9, busy: true, round_trip: MS * 50 };
+            let seen = Seen {
+                open: 4,
+                arrived_bytes: tick * 1000,
+                retransmits: tick,
+                busy: true,
+                round_trip: MS * 4,
+            };
             most = most.max(count.look(&seen, Instant::START.after(MS * 50 * tick as u32)));
         }
         assert_eq!((most, count.want()), (8, 4));

@@ -1,14 +1,20 @@
 //! Memory that receivers promise to their peers, shared by the sessions of a process, so that who does not read cannot
 //! take it from who does.
 //!
-//! A connection's promise begins small, doubles each time that its hypervisor took half of it, and never exceeds half of
+//! A connection's promise begins small, grows fourfold each time that its hypervisor took half of it, and never exceeds half of
 //! what is left: `n` connections that take no more leave a share of `1 / (n + 1)` to the next (Choudhury and Hahne,
 //! "Dynamic queue length thresholds", IEEE/ACM ToN 6-2). The least is always there (DWCP-47). What was promised once is
 //! never taken back; it is used up.
 
-use crate::limits::{PROMISE_BYTES_MIN, SEND_WINDOW_BYTES_START};
+use crate::limits::{PROMISE_BYTES_FIRST, PROMISE_BYTES_MIN};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Of what is left, a new connection is promised one part in this many.
+const FIRST_SHARE: u64 = 64;
+/// A promise grows so many times each time that half of it was taken: streams that begin slowly double what they carry in each round
+/// trip, and what they carried is taken one or two later.
+const GROWTH: u64 = 4;
 
 /// Memory for what peers may send. Clones share it.
 #[derive(Clone, Debug)]
@@ -50,7 +56,7 @@ impl ReceiveMemory {
             None => window,
             Some(bytes) => {
                 let left = bytes.saturating_sub(self.promised());
-                (left / 64).clamp(PROMISE_BYTES_MIN, SEND_WINDOW_BYTES_START).min(window)
+                (left / FIRST_SHARE).clamp(PROMISE_BYTES_MIN, PROMISE_BYTES_FIRST).min(window)
             }
         }
     }
@@ -83,7 +89,7 @@ pub(super) struct Promise {
     /// Position up to which the sender may send.
     limit: u64,
     consumed: u64,
-    /// Where the hypervisor has to be for the reach to double.
+    /// Where the hypervisor has to be for the reach to grow.
     grows_at: u64,
 }
 
@@ -114,7 +120,7 @@ impl Promise {
     /// Promises anew, before the sender is told how the connection stands. Returns the limit.
     pub(super) fn renew(&mut self) -> u64 {
         if self.consumed >= self.grows_at {
-            self.reach = self.reach.saturating_mul(2);
+            self.reach = self.reach.saturating_mul(GROWTH);
             // Half of it: a sender that waits for the other half on a long path would be held up by promises, not by the path.
             self.grows_at = self.consumed.saturating_add(self.reach / 2);
         }
@@ -160,7 +166,7 @@ mod tests {
     fn a_connection_alone_gets_its_window_in_a_few_round_trips() {
         let memory = ReceiveMemory::new(BYTES);
         let mut promise = Promise::new(memory.clone(), memory.first(WINDOW), WINDOW);
-        assert_eq!(promise.outstanding(), SEND_WINDOW_BYTES_START);
+        assert_eq!(promise.outstanding(), BYTES / FIRST_SHARE);
         run(&mut promise, 6);
         assert_eq!(promise.outstanding(), WINDOW);
         drop(promise);

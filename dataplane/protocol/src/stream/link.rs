@@ -19,13 +19,6 @@ const QUEUE_MIN: Duration = Duration::from_millis(5);
 const BURST: f64 = 1.4;
 /// For so much of an interval the hypervisor has to wait for it to be the link's.
 const HELD_UP_SHARE: f64 = 0.15;
-/// Where the slowest frame took longer than the quickest by this share of the shortest round trip, and by this much, streams stood
-/// still for something lost. Acknowledgements that come in clumps of a few milliseconds differ by less.
-const STALL_SHARE: f64 = 0.5;
-const STALL_MIN: Duration = Duration::from_millis(10);
-/// The window is stretched to this much of itself at most, and by this much in an interval.
-const STRETCH_MAX: f64 = 2.0;
-const STRETCH_STEP: f64 = 1.25;
 
 /// The estimates of the link that a session's streams share.
 #[derive(Clone, Debug, Default)]
@@ -39,26 +32,12 @@ pub(super) struct Link {
     arrivals: ArrivalRate,
     /// How long the quickest frame of the present interval took.
     delay: Option<Duration>,
-    /// And the slowest.
-    longest: Duration,
     /// How long the hypervisor waited.
     held_up: Duration,
     /// All the time in it the far hypervisor was behind with taking what had been verified; `None`: it was not asked.
     behind: Option<bool>,
     /// Intervals so far that were the link's.
     limited: u64,
-    /// So many times the window. A stream that lost a segment hands over nothing for a round trip, so where some segment is always
-    /// missing a byte takes two of them though no queue stands anywhere: a window for one would keep the link half empty.
-    stretch: Stretch,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Stretch(f64);
-
-impl Default for Stretch {
-    fn default() -> Self {
-        Stretch(1.0)
-    }
 }
 
 impl Link {
@@ -79,30 +58,26 @@ impl Link {
         self.round_trip.add(left_at, now);
         let delay = now.since(left_at);
         self.delay = Some(self.delay.map_or(delay, |least| least.min(delay)));
-        self.longest = self.longest.max(delay);
     }
 
     /// So many encoded bytes in all since the beginning have arrived, in whatever order.
     pub(super) fn arrived(&mut self, total: u64, now: Instant) {
         let (Some(delay), round_trip) = (self.delay, self.round_trip().unwrap_or_default()) else { return };
         let Some(rates) = self.arrivals.end(total, round_trip, now) else { return };
+        self.growth.seen(rates.last);
         let queued = round_trip.mul_f64(QUEUE_SHARE).max(round_trip + QUEUE_MIN);
         let held_up = self.held_up > rates.elapsed.mul_f64(HELD_UP_SHARE);
         let waits = held_up && self.behind != Some(true);
         let limited = waits && delay > queued;
-        let stalled = self.longest > delay + round_trip.mul_f64(STALL_SHARE).max(STALL_MIN);
-        let step = match (limited, waits && stalled) {
-            (true, _) => 1.0 / STRETCH_STEP,
-            (false, true) => STRETCH_STEP,
-            (false, false) => 1.0,
-        };
-        self.stretch = Stretch((self.stretch.0 * step).clamp(1.0, STRETCH_MAX));
-        if limited {
-            self.growth.interval(rates.last, self.highest.get());
+        // While the window opens, frames are slow because their streams are.
+        if limited || waits && self.growth.starts() {
+            self.growth.interval(rates.recent, self.highest.get());
         }
-        let rate = if self.growth.is_over() { rates.usual } else { rates.last } as f64;
-        if limited || self.highest.get().is_none_or(|best| rate > best as f64) {
-            self.highest.add(rate as u64, now, rate_age(round_trip));
+        let settled = self.growth.is_over();
+        let high = if settled { rates.usual } else { rates.recent };
+        let rate = if settled { rates.usual } else { rates.last } as f64;
+        if limited || self.highest.get().is_none_or(|best| high > best) {
+            self.highest.add(high, now, rate_age(round_trip));
         }
         self.usual = Some(match self.usual {
             None => rate,
@@ -115,7 +90,7 @@ impl Link {
             Some(usual) => usual,
         });
         self.limited += u64::from(limited);
-        (self.delay, self.longest) = (None, Duration::ZERO);
+        self.delay = None;
         (self.held_up, self.behind) = (Duration::ZERO, None);
     }
 
@@ -129,21 +104,21 @@ impl Link {
         self.usual
     }
 
+    /// It is not known yet, because streams begin slowly: in the next round trips they carry more.
+    pub(super) fn starts(&self) -> bool {
+        self.growth.starts()
+    }
+
     /// Intervals so far in which it was what held bytes up.
     pub(super) fn limited(&self) -> u64 {
         self.limited
-    }
-
-    /// A window, of whatever bytes, as far as losses stretch it.
-    pub(super) fn stretched(&self, window: u64) -> u64 {
-        (window as f64 * self.stretch.0) as u64
     }
 
     /// Encoded bytes that may be under way: when what is read begins to shrink less, guest bytes that were few on the link
     /// become many.
     pub(super) fn window(&self) -> u64 {
         match (self.highest.get(), self.round_trip()) {
-            (Some(rate), Some(round_trip)) => self.stretched(window(rate, round_trip, &self.growth)),
+            (Some(rate), Some(round_trip)) => window(rate, round_trip, &self.growth),
             _ => SEND_WINDOW_BYTES_START,
         }
     }
@@ -195,31 +170,6 @@ mod tests {
         assert!((link.rate().unwrap() - 20e6).abs() < 5e6, "{:?}", link.rate());
         // By the highest of single intervals it would be 3 times 38 MB/s in 40 ms.
         assert!(link.window() < 2 * 2_400_000, "{}", link.window());
-    }
-
-    /// Where streams stand still for what was lost, and no queue stands, the window is more than two round trips of the rate; once a
-    /// queue stands, or nothing is lost any more and the window suffices, it is not.
-    #[test]
-    fn a_window_is_stretched_over_losses_and_not_over_queues() {
-        let losing = |link: &mut Link, from: u64, quick_ms: u64| {
-            for round in from..from + 10 {
-                let at = 1000 + round * 50;
-                link.sent(Duration::from_millis(30), ms(at));
-                link.acknowledged(ms(at + 50 - quick_ms), ms(at + 50));
-                link.acknowledged(ms(at + 50 - quick_ms - 45), ms(at + 50));
-                link.arrived(link.arrivals.total() + 1_000_000, ms(at + 50));
-            }
-        };
-        let mut link = Link::default();
-        run(&mut link, 0, 20, 1_000_000, 40, true);
-        assert_eq!(link.stretch, Stretch::default(), "nothing was lost");
-        let before = link.window();
-        losing(&mut link, 20, 40);
-        assert_eq!(link.stretch, Stretch(STRETCH_MAX));
-        assert_eq!(link.stretched(before), (before as f64 * STRETCH_MAX) as u64);
-        assert!(link.window() >= before * 3 / 2, "{} after {before}", link.window());
-        losing(&mut link, 30, 70);
-        assert_eq!(link.stretch, Stretch::default(), "a queue stands");
     }
 
     #[test]

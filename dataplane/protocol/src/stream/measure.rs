@@ -15,6 +15,10 @@ const GAIN_GROWING: u32 = 3;
 const GROWTH: f64 = 1.2;
 /// So many intervals without growth end it.
 const GROWTH_PATIENCE: u32 = 2;
+/// And so many end the start, after which the window follows the rate in both directions.
+const START_PATIENCE: u32 = 3;
+/// While it lasts the window is so many times what the last interval's rate moves in a round trip.
+const START_GAIN: u32 = 3;
 /// The window never drains in less than this: a pipeline of reading, hashing, sending, verifying and writing works on
 /// several batches at once, and what has arrived is learned when streams are looked at, each 5 ms where nothing else wakes them, or
 /// when a busy machine gets to it. A window that drains sooner than that sets the rate that it is measured by: on a path without a
@@ -103,6 +107,8 @@ pub(super) struct Growth {
     still: u32,
     /// It has stopped growing once: something is known of the path.
     settled: bool,
+    /// In the last interval.
+    latest: u64,
 }
 
 impl Growth {
@@ -110,7 +116,7 @@ impl Growth {
     pub(super) fn interval(&mut self, rate: u64, best: Option<u64>) {
         let grown = best.is_none_or(|best| rate as f64 > best as f64 * GROWTH);
         self.still = if grown { 0 } else { self.still.saturating_add(1) };
-        self.settled |= self.is_over();
+        self.settled |= self.still >= START_PATIENCE;
     }
 
     /// The window's multiple of the bandwidth-delay product.
@@ -118,15 +124,30 @@ impl Growth {
         if self.is_over() { GAIN } else { GAIN_GROWING }
     }
 
+    /// It has not stopped growing yet.
+    pub(super) fn starts(&self) -> bool {
+        !self.settled
+    }
+
     /// The rate does not grow any more, at present.
     pub(super) fn is_over(&self) -> bool {
         self.still >= GROWTH_PATIENCE
     }
 
-    /// The window is no smaller than this. At first streams carry little because they begin slowly, or because little was said,
-    /// and a window that followed that down would keep them from growing.
-    fn window_min(&self) -> u64 {
-        if self.settled { 0 } else { SEND_WINDOW_BYTES_START }
+    /// The window is no smaller than this. At first streams carry little because they begin slowly, or because little was said, and
+    /// a window that followed that would keep them from growing: TCP's slow start (RFC 5681) doubles what is under way in each round
+    /// trip, what it has not sent yet is under way for us too, and one interval more shows it than it takes.
+    fn window_min(&self, round_trip: Duration) -> u64 {
+        if self.settled {
+            0
+        } else {
+            SEND_WINDOW_BYTES_START.max(bytes_in(self.latest, round_trip * START_GAIN))
+        }
+    }
+
+    /// The rate of the last interval.
+    pub(super) fn seen(&mut self, rate: u64) {
+        self.latest = rate;
     }
 }
 
@@ -141,8 +162,10 @@ pub(super) struct ArrivalRate {
 pub(super) struct Rates {
     /// In the last interval.
     pub(super) last: u64,
-    /// Over several. What arrives comes in lumps: a stream that lost a segment has everything behind it acknowledged at once, a
-    /// round trip later, and a busy machine looks at several streams at once.
+    /// Over the last two. What arrives comes in lumps, because a busy machine looks at its streams late: of one interval
+    /// alone it may be twice what the path takes, and the one before had it too little.
+    pub(super) recent: u64,
+    /// Over several.
     pub(super) usual: u64,
     /// How long the last interval was.
     pub(super) elapsed: Duration,
@@ -167,7 +190,8 @@ impl ArrivalRate {
             let bytes = u128::from(total.saturating_sub(base));
             u64::try_from(bytes * 1_000_000_000 / now.since(since).as_nanos().max(1)).unwrap_or(u64::MAX)
         };
-        let rates = Rates { last: rate(last), usual: rate(first), elapsed };
+        let before = self.ends.iter().rev().nth(1).copied().unwrap_or(last);
+        let rates = Rates { last: rate(last), recent: rate(before), usual: rate(first), elapsed };
         self.ends.push_back((now, total));
         if self.ends.len() > INTERVALS {
             self.ends.pop_front();
@@ -205,7 +229,7 @@ pub(super) fn window_min(rate: u64) -> u64 {
 /// Bytes that may be under way.
 pub(super) fn window(rate: u64, round_trip: Duration, growth: &Growth) -> u64 {
     let product = bytes_in(rate, (round_trip * growth.gain()).max(DRAIN_MIN));
-    product.max(window_min(rate)).max(growth.window_min())
+    product.max(window_min(rate)).max(growth.window_min(round_trip))
 }
 
 /// Bytes that a rate moves in a time.

@@ -3,8 +3,7 @@
 //! Promise 3: what is inside both gateways drains in about one round trip. The window is twice the product of
 //! the rate at which bytes arrive and the shortest round trip seen, as BBR's (Cardwell et
 //! al., "BBR: Congestion-Based Congestion Control", ACM Queue 14-5) congestion window is: it doubles each round
-//! trip until the rate stops growing, and follows the rate down. Where losses hold streams up the link stretches it
-//! ([`super::link::Link::stretched`]).
+//! trip until the rate stops growing, and follows the rate down.
 
 use super::measure::{
     ArrivalRate, Growth, Highest, RoundTrip, batch, bytes_in, rate_age, window, window_min,
@@ -42,13 +41,14 @@ impl Pace {
     pub(super) fn arrived(&mut self, total: u64, now: Instant) {
         let round_trip = self.round_trip().unwrap_or_default();
         let Some(rates) = self.arrivals.end(total, round_trip, now) else { return };
+        self.growth.seen(rates.last);
         let best = self.rate();
         let filled = std::mem::take(&mut self.filled);
         if filled {
-            self.growth.interval(rates.last, best);
+            self.growth.interval(rates.recent, best);
         }
         // While it grows, what was is no measure of what is.
-        let rate = if filled && self.growth.is_over() { rates.usual } else { rates.last };
+        let rate = if filled && self.growth.is_over() { rates.usual } else { rates.recent };
         if filled || best.is_some_and(|best| rate > best) {
             self.rate.add(rate, now, rate_age(round_trip));
         }

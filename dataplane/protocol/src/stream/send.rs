@@ -1,6 +1,7 @@
 //! The sending half of a session: guest bytes become frames, and frames stay until they are verified.
 
 mod content;
+mod crossed;
 mod encoding;
 mod follow;
 mod progress;
@@ -28,6 +29,7 @@ use crate::wire::{
 };
 use bytes::{BufMut, Bytes};
 use content::References;
+use crossed::Crossed;
 use encoding::{Beginning, EncodingQueue, Planned};
 pub use remember::{CodecTime, SentBytes};
 use repeat::Arrivals;
@@ -98,6 +100,8 @@ pub struct Outbound {
     window_bytes_max: u64,
     /// How long frames take to arrive.
     arrivals: Arrivals,
+    /// What has crossed the path and waits there in streams.
+    crossed: Crossed,
 }
 
 impl Outbound {
@@ -135,6 +139,7 @@ impl Outbound {
             window_granted: RECEIVE_WINDOW_BYTES,
             window_bytes_max: u64::MAX,
             arrivals: Arrivals::default(),
+            crossed: Crossed::default(),
         }
     }
 
@@ -186,11 +191,11 @@ impl Outbound {
         let ahead = sending.position + sending.carry.len() as u64;
         let credit = sending.limit.saturating_sub(ahead);
         let batch = sending.pace.batch();
-        let window = self.link.stretched(sending.pace.window()).min(self.window_bytes_max);
+        let window = sending.pace.window().min(self.window_bytes_max);
         // What workers have in hand is not on the path yet: without it they would wait for each other's round trips.
         let window = window.saturating_add(self.encoding.in_hand(batch));
         // What waits behind a hole has left the path to others. Held back for it, every stream would pause for the loss of one.
-        let across = sending.behind_a_hole().min(window.saturating_mul(HOLE_WINDOWS));
+        let across = sending.waits_across(self.crossed_share()).min(window.saturating_mul(HOLE_WINDOWS));
         let window = window.saturating_sub(ahead.saturating_sub(sending.consumed).saturating_sub(across));
         let budget = credit.min(window).min(batch) as usize;
         // Reading a sliver each time an acknowledgement trickles in would cost a system call and a digest each.
@@ -209,7 +214,7 @@ impl Outbound {
         // Of this connection alone: one whose hypervisor does not read must not stop another, for which it may be waiting. What is
         // being encoded has not left.
         let left = sending.encoded_under_way.saturating_sub(self.encoding.bytes() as u64);
-        self.retained.bytes_to_arrive() >= window || left >= window.saturating_mul(1 + HOLE_WINDOWS)
+        self.bytes_to_cross() >= window || left >= window.saturating_mul(1 + HOLE_WINDOWS)
     }
 
     /// Takes `filled` bytes that were read into `buffer` behind its headroom, and makes frames of them.
@@ -468,6 +473,7 @@ impl Outbound {
     /// A stream died: what it carried and the far side has not verified leaves again (DWCP-31).
     pub fn stream_lost(&mut self, stream: StreamId) {
         self.references.stream_lost(stream);
+        self.crossed.set(stream, 0);
         for (connection, sequence) in self.retained.stream_lost(stream) {
             if let Some(sending) = self.connections.get_mut(&connection) {
                 sending.lost(sequence);

@@ -31,6 +31,8 @@ const ENCODING_SHARE: f64 = 4.0;
 /// can only be learned by using it.
 const LINK_GROWTH: f64 = 1.25;
 const LINK_GROWTH_MAX: f64 = 1e6;
+/// The same while streams begin.
+const START_GROWTH: f64 = 2.0;
 /// It is asked so many periods after it was the bottleneck for the last time.
 const LINK_GROWTH_AFTER: u32 = 4;
 
@@ -201,13 +203,15 @@ impl Times {
             (self.link_growth, self.unlimited_periods) = (1.0, 0);
         } else if !held_up || self.recent.encoding > ENCODING_SHARE * self.recent.path {
             self.unlimited_periods += 1;
-            if self.unlimited_periods > LINK_GROWTH_AFTER {
-                self.link_growth = (self.link_growth * LINK_GROWTH).min(LINK_GROWTH_MAX);
+            // Streams that begin slowly carry twice as much in each round trip.
+            let grows = if link.starts() { START_GROWTH } else { LINK_GROWTH };
+            if link.starts() || self.unlimited_periods > LINK_GROWTH_AFTER {
+                self.link_growth = (self.link_growth * grows).min(LINK_GROWTH_MAX);
             }
         }
         let rate = period.bytes * 1e9 / period.elapsed.max(1.0);
         let far_rate = 1e9 / (FAR_FACTOR * self.other.get()).max(1e-3);
-        if self.trial.rests(policy.is_resting(), rate, far_rate, held_up, now) {
+        if self.trial.rests(policy.is_resting(), rate, far_rate, held_up && !link.starts(), now) {
             policy.rest();
         } else {
             policy.adapt(&self.terms(link, limited, workers));
@@ -243,7 +247,7 @@ const REST_MAX: Duration = Duration::from_secs(16);
 /// Where it has not been seen yet what it is like without, that is looked at after so many periods, for so many: what had been
 /// compressed is under way for two or three more, and the better of the last two counts. It costs a slow link a few hundredths of the time by then, once.
 const LOOK_AFTER_PERIODS: u32 = 60;
-const LOOK_PERIODS: u32 = 5;
+const LOOK_PERIODS: u32 = 7;
 /// A far gateway may be so many times as slow as this one; what is slower than that is the link, and nothing has to be proven.
 const FAR_FACTOR: f64 = 10.0;
 

@@ -139,6 +139,8 @@ pub struct PathStats {
     pub retransmits: u32,
     /// Bytes in the kernel that have not been sent yet.
     pub unsent_bytes: u32,
+    /// Bytes that the peer has acknowledged behind something missing (SACK, RFC 2018), in whole segments.
+    pub beyond_bytes: u64,
     /// What the path delivered lately, bytes per second.
     pub delivery_rate_bytes_per_s: u64,
 }
@@ -175,6 +177,7 @@ impl PathStats {
             window_bytes: u64::from(word(80)) * u64::from(word(16)),
             retransmits: word(100),
             unsent_bytes: word(144),
+            beyond_bytes: u64::from(word(28)) * u64::from(word(16)),
             rtt_min_us: word(148),
             delivery_rate_bytes_per_s: long(160),
         })

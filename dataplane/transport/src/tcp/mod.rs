@@ -299,8 +299,10 @@ impl Transport for TcpTransport {
         let path = self.path_stats().ok()?;
         let queued = self.queued_bytes();
         let rate = path.window_bytes.saturating_mul(1_000_000) / u64::from(path.rtt_us.max(1));
+        let unacknowledged = self.unacknowledged_bytes();
         Some(Flow {
-            outstanding_bytes: queued + self.unacknowledged_bytes(),
+            outstanding_bytes: queued + unacknowledged,
+            beyond_bytes: usize::try_from(path.beyond_bytes).unwrap_or(usize::MAX).min(unacknowledged),
             unsent_bytes: queued + path.unsent_bytes as usize,
             rate_bytes_per_s: rate,
             round_trip: Duration::from_micros(path.rtt_us.into()),

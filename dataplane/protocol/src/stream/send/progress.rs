@@ -10,6 +10,7 @@ impl Outbound {
     /// never sent is a violation.
     pub fn progress(&mut self, entry: &ProgressEntry, now: Instant) -> Result<(), Reason> {
         let violation = |text: String| Err(Reason::new(ReasonCode::Protocol, text));
+        let share = self.crossed_share();
         let Some(sending) = self.connections.get_mut(&entry.connection) else {
             // The peer repeats that nothing came back yet on a connection whose opening is still on its way.
             if entry.verified_frames <= 1 && entry.consumed == 0 {
@@ -51,7 +52,7 @@ impl Outbound {
             let Some(batch) = sending.verified_under_way.pop_front() else { break };
             sending.pace.taken(batch.sent_at, now);
         }
-        sending.pace.arrived(sending.arrived_total(), now);
+        sending.pace.arrived(sending.crossed_total(share), now);
         sending.limit = sending.limit.max(entry.limit);
         let to_take = sending.verified - sending.consumed.min(sending.verified);
         self.link.far_side(to_take > FAR_BATCHES * sending.pace.batch());
@@ -59,8 +60,8 @@ impl Outbound {
         Ok(())
     }
 
-    /// Encoded bytes that have arrived since the beginning, each once.
+    /// Encoded bytes that have crossed since the beginning, each once.
     pub(super) fn encoded_arrived(&self) -> u64 {
-        self.bytes.encoded - self.retained.bytes_to_arrive()
+        self.bytes.encoded - self.bytes_to_cross()
     }
 }

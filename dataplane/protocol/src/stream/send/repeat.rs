@@ -41,7 +41,7 @@ impl Arrivals {
 impl Outbound {
     /// The far side's system has these frames, which `stream` carried. True: more may be read than before.
     pub fn arrived(&mut self, stream: StreamId, frames: &[FrameKey], now: Instant) -> bool {
-        let mut any = false;
+        let (mut any, share) = (false, self.crossed_share());
         for key in frames {
             let Some(arrival) = self.retained.arrived(key, stream) else { continue };
             if let Some(taken_at) = arrival.taken_at {
@@ -52,7 +52,7 @@ impl Outbound {
             if let Some(left_at) = sending.arrived(sequence) {
                 self.link.acknowledged(left_at, now);
             }
-            sending.pace.arrived(sending.arrived_total(), now);
+            sending.pace.arrived(sending.crossed_total(share), now);
             any = true;
         }
         if any {
