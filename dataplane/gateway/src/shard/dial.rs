@@ -41,6 +41,8 @@ struct Dialling {
     retry_at: Cell<Instant>,
     /// Rounds of attempts in a row that ended in the handshake without a word.
     broken: Cell<u32>,
+    /// The path's round trip, as long as no stream is open that knows it better.
+    round_trip: Cell<Duration>,
 }
 
 impl Dialling {
@@ -50,6 +52,7 @@ impl Dialling {
             wait: Cell::new(REDIAL_WAIT.0),
             retry_at: Cell::new(Instant::now()),
             broken: Cell::new(0),
+            round_trip: Cell::default(),
         }
     }
 
@@ -118,7 +121,11 @@ pub(super) async fn keep(shard: Rc<Shard>, peer: Rc<Peer>, endpoint: Endpoint) {
             count.bound(bounds.0, bounds.1, clock::now());
         }
         count.ask(peer.want.get());
-        let want = count.look(&peer.seen(), clock::now()).min(PEER_STREAMS_MAX);
+        let mut seen = peer.seen();
+        if seen.round_trip.is_zero() {
+            seen.round_trip = dialling.round_trip.get();
+        }
+        let want = count.look(&seen, clock::now()).min(PEER_STREAMS_MAX);
         peer.retire_beyond(want);
         let missing = want.saturating_sub(peer.serving_count() + dialling.under_way.get());
         if missing > 0 && Instant::now() >= dialling.retry_at.get() {
@@ -135,7 +142,7 @@ pub(super) async fn keep(shard: Rc<Shard>, peer: Rc<Peer>, endpoint: Endpoint) {
 
 /// Dials once, and serves the stream that comes of it.
 async fn dial_one(shard: &Rc<Shard>, peer: &Rc<Peer>, endpoint: &Endpoint, dialling: &Dialling) {
-    let dialled = dial(shard, endpoint, peer.expected.as_ref()).await;
+    let dialled = dial(shard, peer, endpoint, dialling).await;
     dialling.under_way.set(dialling.under_way.get().saturating_sub(1));
     match dialled {
         Ok((transport, ends, known)) => {
@@ -185,14 +192,20 @@ fn report(peer: &Peer, endpoint: &Endpoint, error: &DialError) {
 
 async fn dial(
     shard: &Shard,
+    peer: &Peer,
     endpoint: &Endpoint,
-    expected: Option<&PeerIdentity>,
+    dialling: &Dialling,
 ) -> Result<(Served, Ends, Option<Known>), DialError> {
     let unreachable = |why: String| DialError::Unreachable(why);
     let address = transport_address(endpoint).map_err(unreachable)?;
     let socket =
         novacron_transport::connect(&address, DIAL_TIMEOUT).await.map_err(|e| unreachable(e.to_string()))?;
-    let (socket, known) = secure(shard, socket, expected).await?;
+    if let Some(round_trip) = socket.handshake_round_trip() {
+        // Whether more streams are to begin depends on it, and they need not wait for this one's handshake.
+        dialling.round_trip.set(round_trip);
+        peer.changed.notify();
+    }
+    let (socket, known) = secure(shard, socket, peer.expected.as_ref()).await?;
     // Halves of a secret are said where it is proven who hears them.
     let at = known.as_ref().and(peer_address(&socket.peer()));
     let offer = at.and_then(|at| shard.pairs.offer(socket.local(), Some(at)));

@@ -45,7 +45,7 @@ pub struct Seen {
     pub retransmits: u64,
     /// Something waits for the path.
     pub busy: bool,
-    /// The path's round trip, without queues.
+    /// The path's round trip, without queues; zero: not known yet.
     pub round_trip: Duration,
 }
 
@@ -133,9 +133,7 @@ impl StreamCount {
             return self.want;
         }
         self.doing = match self.doing {
-            Doing::Begin { rested }
-                if seen.open > 0 && !seen.round_trip.is_zero() && (seen.busy || !rested) =>
-            {
+            Doing::Begin { rested } if !seen.round_trip.is_zero() && (seen.busy || !rested) => {
                 if seen.round_trip < LONG_ROUND_TRIP || self.want >= self.max.min(BEGINNING) {
                     Doing::Rest { until: now }
                 } else {

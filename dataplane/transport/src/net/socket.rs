@@ -22,6 +22,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 /// Who is at the other end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,6 +104,12 @@ impl OpenSocket {
     /// Who the other end has shown to be; `None` on a connection in the clear.
     pub fn tls_peer(&self) -> Option<&TlsPeer> {
         self.tls.as_ref().map(|secured| secured.peer())
+    }
+
+    /// The round trip that TCP's own handshake took, by the system's clock; `None` where that is not known.
+    pub fn handshake_round_trip(&self) -> Option<Duration> {
+        let stats = self.is_tcp.then(|| PathStats::read(self.fd.as_fd()).ok()).flatten()?;
+        (stats.rtt_us > 0).then(|| Duration::from_micros(stats.rtt_us.into()))
     }
 
     pub(crate) fn with_tls(self, secured: Secured) -> Self {
