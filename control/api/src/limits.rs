@@ -49,6 +49,9 @@ pub const TOKEN_OVERLAP_MS_MAX: u64 = 90 * 86_400_000;
 pub const LANES_MAX: u32 = 64;
 /// Largest weight of a session: a thousand times the least.
 pub const WEIGHT_MAX: u32 = 1000;
+/// Least and most bytes a second that a session may be limited to: 1 Mbit/s, at which a stopped guest's last pages take seconds
+/// already, and 1 Tbit/s.
+pub const RATE_LIMIT_BYTES_PER_S: std::ops::RangeInclusive<u64> = 125_000..=125_000_000_000;
 
 /// Most streams a session may ask for.
 pub const STREAMS_MAX: u32 = 512;

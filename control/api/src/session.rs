@@ -6,8 +6,8 @@ use crate::endpoint::Endpoint;
 use crate::ident::{SessionId, Token};
 use crate::label::LabelledEndpoint;
 use crate::limits::{
-    CONNECTIONS_MAX, LABELLED_MAX, LANES_MAX, LEVEL_MAX, ORIGINS_MAX, STREAMS_MAX, TENANT_BYTES_MAX,
-    TEXT_BYTES_MAX, TIME_MS_MAX, WATCH_INTERVAL_MS_MIN, WEIGHT_MAX,
+    CONNECTIONS_MAX, LABELLED_MAX, LANES_MAX, LEVEL_MAX, ORIGINS_MAX, RATE_LIMIT_BYTES_PER_S, STREAMS_MAX,
+    TENANT_BYTES_MAX, TEXT_BYTES_MAX, TIME_MS_MAX, WATCH_INTERVAL_MS_MIN, WEIGHT_MAX,
 };
 use crate::origin::Origin;
 use crate::peers::PeerIdentity;
@@ -54,6 +54,10 @@ pub struct SessionOptions {
     /// which is not said, so that older gateways take it.
     #[serde(skip_serializing_if = "is_usual_weight")]
     pub weight: u32,
+    /// Most bytes a second that this side sends to its peer, encoded, without what TLS, TCP and IP add: 125,000 (1 Mbit/s) to
+    /// 125,000,000,000, or 0: whatever the path takes. Default 0, which is not said, so that older gateways take it.
+    #[serde(skip_serializing_if = "is_no_limit")]
+    pub rate_limit_bytes_per_s: u64,
     /// Whether every batch carries the running BLAKE3. Default true.
     pub digest: bool,
     /// Compression. Default adaptive.
@@ -89,12 +93,18 @@ fn is_usual_weight(weight: &u32) -> bool {
     *weight == WEIGHT_USUAL
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "what serde calls")]
+fn is_no_limit(bytes_per_s: &u64) -> bool {
+    *bytes_per_s == 0
+}
+
 impl Default for SessionOptions {
     fn default() -> Self {
         Self {
             lanes: 1,
             streams: 1,
             weight: WEIGHT_USUAL,
+            rate_limit_bytes_per_s: 0,
             digest: true,
             codec: Codec::Adaptive,
             level: 3,
@@ -126,6 +136,11 @@ impl SessionOptions {
             if !(min..=max).contains(&value) {
                 return Err(format!("{name} is {value}; it must be from {min} to {max}"));
             }
+        }
+        let (limit, limits) = (self.rate_limit_bytes_per_s, RATE_LIMIT_BYTES_PER_S);
+        if limit != 0 && !limits.contains(&limit) {
+            let (min, max) = limits.into_inner();
+            return Err(format!("rate_limit_bytes_per_s is {limit}; it must be 0 or from {min} to {max}"));
         }
         let times = [
             ("outage_ms", self.outage_ms),

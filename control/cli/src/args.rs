@@ -228,6 +228,9 @@ pub(crate) struct MigrateArgs {
     /// Part of a path that sessions share, against theirs, 1 to 1000: 200 gets twice what 100 does
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) weight: u32,
+    /// Most encoded bytes that the gateways send for it, in Mbit/s, 1 to 1,000,000; without it: whatever the path takes
+    #[arg(long, value_name = "MBIT", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub(crate) rate_limit: Option<u64>,
     /// Ordered codec lanes, 1 to 64; at least as many as the source's gateway has shards
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(crate) lanes: u32,
@@ -298,6 +301,11 @@ pub(crate) struct SessionArgs {
     pub(crate) session: SessionId,
     #[command(flatten)]
     pub(crate) gateway: GatewayArgs,
+}
+
+/// Bytes a second of so many Mbit/s; 0: no limit.
+pub(crate) fn bytes_per_s(mbit: Option<u64>) -> u64 {
+    mbit.unwrap_or_default() * 125_000
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use novacron_control_api::{
 use qapi::qmp::{MigrationCapability, MigrationCapabilityStatus};
 
 use super::Trouble;
-use crate::args::{MigrateArgs, Via};
+use crate::args::{MigrateArgs, Via, bytes_per_s};
 use crate::ends::{End, Ends};
 use crate::limits::RPC_OPEN_MARGIN;
 use crate::qmp::{MigrateLimits, QmpError, QueryCpus, QueryMemory, QueryMigrate, QueryStatus};
@@ -204,6 +204,7 @@ pub(crate) fn open_sessions(
         lanes: args.lanes,
         streams: args.streams,
         weight: args.weight,
+        rate_limit_bytes_per_s: bytes_per_s(args.rate_limit),
         digest: !args.no_digest,
         codec: args.codec.into(),
         level: args.level,

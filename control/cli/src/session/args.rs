@@ -170,6 +170,9 @@ pub(crate) struct OpenArgs {
     /// Part of a path that sessions share, against theirs, 1 to 1000: 200 gets twice what 100 does
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) weight: u32,
+    /// Most encoded bytes that the gateways send for it, in Mbit/s, 1 to 1,000,000; without it: whatever the path takes
+    #[arg(long, value_name = "MBIT", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub(crate) rate_limit: Option<u64>,
     /// How long the gateways outlive the loss of every stream, in seconds
     #[arg(long, value_name = "S", default_value_t = 60, value_parser = clap::value_parser!(u64).range(0..=86_400))]
     pub(crate) outage: u64,

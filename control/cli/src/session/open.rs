@@ -13,6 +13,7 @@ use novacron_control_api::{
 use super::args::{FromArg, Named, OpenArgs};
 use super::lines::{Opened, Side};
 use super::{Said, token};
+use crate::args::bytes_per_s;
 use crate::limits::{OPEN_AGAIN_PAUSE, RPC_ANSWER, RPC_OPEN_MARGIN};
 use crate::report::{EXIT_FAILED, EXIT_REFUSED};
 use crate::rpc::{self, Gateway, GatewayError};
@@ -109,6 +110,7 @@ impl<'a> Plan<'a> {
         SessionOptions {
             streams: self.args.streams,
             weight: self.args.weight,
+            rate_limit_bytes_per_s: bytes_per_s(self.args.rate_limit),
             codec: self.args.codec.into(),
             outage_ms: self.args.outage * 1000,
             accept_timeout_ms: self.args.accept_timeout * 1000,

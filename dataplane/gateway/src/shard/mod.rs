@@ -263,6 +263,7 @@ fn session_config(open: &SessionOpen, shards: u16) -> SessionConfig {
         connections_max,
         destination_may_start,
         enable_delta,
+        rate_limit_bytes_per_s,
         ..
     } = open.options;
     let mut config = SessionConfig::new(role, open.session.0, Token::new(*open.token.expose()));
@@ -271,6 +272,7 @@ fn session_config(open: &SessionOpen, shards: u16) -> SessionConfig {
     config.lanes = (lanes as u16).max(shards.min(LANES_MAX));
     config.codec_workers = shards;
     config.connections_max = connections_max as u16;
+    config.rate_limit = (rate_limit_bytes_per_s > 0).then_some(rate_limit_bytes_per_s);
     config.digest = digest;
     config.codec = codec_mode(codec, level);
     config.outage = Duration::from_millis(outage_ms);

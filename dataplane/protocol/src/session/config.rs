@@ -39,6 +39,8 @@ pub struct SessionConfig {
     pub codec_workers: u16,
     /// Whether batches carry digests. The source proposes, the destination follows.
     pub digest: bool,
+    /// Most encoded bytes a second that this side sends; `None`: whatever the path takes.
+    pub rate_limit: Option<u64>,
     /// Most connections. The destination takes the lesser of both.
     pub connections_max: u16,
     /// Most guest bytes promised to each connection that this side receives on.
@@ -85,6 +87,7 @@ impl SessionConfig {
             codec: Mode::Adaptive { level: ZSTD_LEVEL_DEFAULT },
             codec_workers: 1,
             digest: true,
+            rate_limit: None,
             connections_max: CONNECTIONS_DEFAULT,
             receive_window: RECEIVE_WINDOW_BYTES,
             receive_memory: ReceiveMemory::unshared(),

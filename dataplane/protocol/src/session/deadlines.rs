@@ -1,6 +1,7 @@
 //! What becomes due by itself: how long a session waits, and for what.
 
 use super::{Role, Session, State};
+use crate::event::Event;
 use crate::hypervisor::StreamPhase;
 use crate::limits::{LAST_WORD_TIMEOUT, OUTAGE_SWITCHOVER, REPORT_WAIT, STALL_MIN};
 use crate::time::Instant;
@@ -97,7 +98,9 @@ impl Session {
         if self.state.is_over() {
             return;
         }
-        self.outbound.tick(self.streams.several_proven(), now);
+        if self.outbound.tick(self.streams.several_proven(), now) {
+            self.events.push_back(Event::Writable);
+        }
         let due = |at: Instant| now >= at;
         if self.report_deadline().is_some_and(due) {
             self.inbound.report_verified();

@@ -124,7 +124,8 @@ impl Session {
         let pages = (config.role == Role::Source).then_some((config.codec, config.lanes));
         let mut outbound =
             Outbound::new(config.session, config.epoch, config.digest, pages, config.codec_workers)
-                .with_buffers(config.buffers.clone());
+                .with_buffers(config.buffers.clone())
+                .with_rate_limit(config.rate_limit);
         // The peer has not said yet what it reserves; a hypervisor may connect before it does.
         outbound.grant(0);
         let first_promise = config.receive_memory.first(config.receive_window);

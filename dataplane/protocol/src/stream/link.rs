@@ -38,6 +38,8 @@ pub(super) struct Link {
     behind: Option<bool>,
     /// Intervals so far that were the link's.
     limited: u64,
+    /// More bytes a second than this are not sent, whatever it takes.
+    bound: Option<f64>,
 }
 
 impl Link {
@@ -92,6 +94,16 @@ impl Link {
         self.limited += u64::from(limited);
         self.delay = None;
         (self.held_up, self.behind) = (Duration::ZERO, None);
+    }
+
+    /// No more bytes a second are sent than this.
+    pub(super) fn bound(&mut self, rate: Option<u64>) {
+        self.bound = rate.map(|rate| rate.max(1) as f64);
+    }
+
+    /// Nanoseconds that each byte takes at least, because no more are sent; 0: there is no such bound.
+    pub(super) fn bound_ns(&self) -> f64 {
+        self.bound.map_or(0.0, |rate| 1e9 / rate)
     }
 
     /// Shortest recent round trip.

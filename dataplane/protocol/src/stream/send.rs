@@ -1,5 +1,6 @@
 //! The sending half of a session: guest bytes become frames, and frames stay until they are verified.
 
+mod allowance;
 mod content;
 mod crossed;
 mod encoding;
@@ -27,6 +28,7 @@ use crate::wire::{
     BATCH_FIELDS_BYTES, BatchFields, ConnectionOpen, FRAME_HEADER_BYTES, FrameHeader, IndexFields, Kind,
     Lane, PART_FIELDS_BYTES, PartFields, finish_frame, start_frame,
 };
+use allowance::Allowance;
 use bytes::{BufMut, Bytes};
 use content::References;
 use crossed::Crossed;
@@ -102,6 +104,8 @@ pub struct Outbound {
     arrivals: Arrivals,
     /// What has crossed the path and waits there in streams.
     crossed: Crossed,
+    /// What the caller lets it send.
+    allowance: Allowance,
 }
 
 impl Outbound {
@@ -140,6 +144,7 @@ impl Outbound {
             window_bytes_max: u64::MAX,
             arrivals: Arrivals::default(),
             crossed: Crossed::default(),
+            allowance: Allowance::default(),
         }
     }
 
@@ -148,6 +153,13 @@ impl Outbound {
         let lanes = self.page_lanes.len() as u16;
         self.encoding = EncodingQueue::new(self.encoding.workers(), lanes, buffers.clone());
         self.retained = Retention::new(buffers);
+        self
+    }
+
+    /// No more encoded bytes a second are sent than `rate`; `None`: whatever the path takes.
+    pub fn with_rate_limit(mut self, rate: Option<u64>) -> Self {
+        self.allowance = Allowance::new(rate);
+        self.link.bound(rate);
         self
     }
 
@@ -185,6 +197,10 @@ impl Outbound {
         }
         if self.encoding.is_full() {
             sending.wait.set(Wait::Encoders);
+            return 0;
+        }
+        if self.allowance.is_spent() {
+            sending.wait.set(Wait::Path);
             return 0;
         }
         let frames = sending.under_way.len() + sending.verified_under_way.len();
@@ -325,6 +341,7 @@ impl Outbound {
     /// A batch of `length` bytes has been taken in; at the end of a period the policy learns where the time went.
     fn batch_sent(&mut self, length: usize, clock: &impl Clock) {
         let now = clock.now();
+        self.allowance.settle(now);
         self.times.end(length, now);
         self.times.settle(&mut self.policy, &self.link, self.encoding.workers(), now);
     }
@@ -444,6 +461,7 @@ impl Outbound {
 
     fn enqueue(&mut self, key: FrameKey, owner: Owner, frame: Bytes) {
         self.bytes.encoded += frame.len() as u64;
+        self.allowance.spend(frame.len() as u64);
         self.retained.keep(key, owner, frame);
     }
 

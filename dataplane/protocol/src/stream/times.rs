@@ -232,7 +232,7 @@ impl Times {
         let free_ns = free(FREE_SHARE, idle).max(free(HELD_UP_FREE_SHARE, held_up));
         // A link that never was the bottleneck is known to be at least so fast, and no more.
         let known = link.rate().filter(|_| link.limited() > 0);
-        let link_ns = known.map_or(0.0, |rate| 1e9 / (rate.max(1.0) * self.link_growth));
+        let link_ns = known.map_or(0.0, |rate| 1e9 / (rate.max(1.0) * self.link_growth)).max(link.bound_ns());
         Terms { link_ns, handling_ns, free_ns, workers }
     }
 }

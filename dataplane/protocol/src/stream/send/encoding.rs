@@ -318,7 +318,8 @@ impl Outbound {
         let made = (frame, content);
         self.encoding.done(done.ticket, made, &tally, (done.cost_ns, done.remembered_bytes));
         self.send_encoded(now);
-        was_full && !self.encoding.is_full()
+        let freed = self.allowance.settle(now);
+        freed || was_full && !self.encoding.is_full()
     }
 
     /// Whether the far side waits for a batch that a worker has not encoded yet.

@@ -66,11 +66,11 @@ impl Outbound {
         let carry = self.connections.values().filter(|sending| !sending.carry.is_empty());
         let carry = carry.map(|sending| sending.carry_since.after(self.carry_wait()));
         let stuck = self.holes(elsewhere).map(|(_, stuck_at)| stuck_at);
-        carry.chain(stuck).min()
+        carry.chain(stuck).chain(self.allowance.free_at()).min()
     }
 
-    /// Sends incomplete records that have waited long enough, and again what is stuck.
-    pub fn tick(&mut self, elsewhere: bool, now: Instant) {
+    /// Sends incomplete records that have waited long enough, and again what is stuck. True: more may be read than before.
+    pub fn tick(&mut self, elsewhere: bool, now: Instant) -> bool {
         let wait = self.carry_wait();
         let due = |s: &Sending| !s.carry.is_empty() && now >= s.carry_since.after(wait);
         let due: Vec<u16> = self.connections.iter().filter(|(_, s)| due(s)).map(|(id, _)| *id).collect();
@@ -82,6 +82,7 @@ impl Outbound {
         for key in stuck {
             self.retained.repeat(key);
         }
+        self.allowance.settle(now)
     }
 
     /// How long an incomplete record waits for its rest.
