@@ -40,6 +40,42 @@ impl Instant {
 pub trait Clock {
     /// The present instant.
     fn now(&self) -> Instant;
+
+    /// How much processor time the calling thread has had, since an arbitrary start. A clock that cannot tell takes a thread to be
+    /// at work all the time.
+    fn worked(&self) -> Duration {
+        Duration::from_nanos(self.now().as_nanos())
+    }
+}
+
+/// What a piece of work took, nanoseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// By the clock.
+    pub elapsed_ns: u64,
+    /// Of it, what the thread was at work. The rest others had the processor, which says nothing of the work.
+    pub worked_ns: u64,
+}
+
+/// When a piece of work began.
+#[derive(Clone, Copy, Debug)]
+pub struct Began {
+    at: Instant,
+    worked: Duration,
+}
+
+impl Began {
+    /// It begins now.
+    pub fn now(clock: &impl Clock) -> Self {
+        Began { at: clock.now(), worked: clock.worked() }
+    }
+
+    /// What it has taken by now.
+    pub fn cost(self, clock: &impl Clock) -> Cost {
+        let worked_ns = clock.worked().saturating_sub(self.worked).as_nanos();
+        let elapsed_ns = clock.now().nanos_since(self.at);
+        Cost { elapsed_ns, worked_ns: u64::try_from(worked_ns).unwrap_or(u64::MAX).min(elapsed_ns) }
+    }
 }
 
 /// A clock that stands still, for callers that measure nothing within a call.

@@ -39,6 +39,12 @@ impl Kind {
         usize::from(self.0)
     }
 
+    /// How many kinds lie between this one and another that lz4 shrinks as well; `None`: they have nothing in common.
+    pub(super) fn away(self, other: Kind) -> Option<i32> {
+        let alike = self == other || self.0.max(other.0) < Kind::UNEVEN.0;
+        alike.then(|| i32::from(self.0.abs_diff(other.0)))
+    }
+
     /// Whether any effort is likely to make it shorter.
     pub(super) fn may_shrink(self) -> bool {
         self != Kind::RANDOM

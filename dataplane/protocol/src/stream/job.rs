@@ -11,7 +11,7 @@ use crate::page::{
     ContentKey, DecoderMemory, Effort, EncoderMemory, KnownContent, LaneDecoder, LaneId, LaneTerms, PageBody,
     PartEncoder, PartError, PartHeader, ReceivedContent, SentContent, Tally,
 };
-use crate::time::Clock;
+use crate::time::{Began, Clock, Cost};
 use crate::wire::{BATCH_FIELDS_BYTES, IndexFields, PartFields, start_frame};
 use bytes::{BufMut, Bytes, BytesMut};
 use std::collections::HashMap;
@@ -83,7 +83,7 @@ pub struct Job {
 pub struct Done {
     pub(super) ticket: Ticket,
     pub(super) outcome: Outcome,
-    pub(super) cost_ns: u64,
+    pub(super) cost: Cost,
     /// Bytes that the worker remembers of the job's lane.
     pub(super) remembered_bytes: u64,
     /// The list of bodies that it was about.
@@ -224,7 +224,7 @@ impl CodecWorker {
 
     /// Does a job, and measures by `clock` how long it took.
     pub fn carry_out(&mut self, job: Job, clock: &impl Clock) -> Done {
-        let began = clock.now();
+        let began = Began::now(clock);
         let (mut remembered_bytes, mut spent, mut texts) = (0, Vec::new(), Default::default());
         let mut out = job.out;
         let outcome = match job.work {
@@ -260,8 +260,7 @@ impl CodecWorker {
                 Outcome::Decoded(decoded.map(|()| (out, content)))
             }
         };
-        let cost_ns = u64::try_from(clock.now().since(began).as_nanos()).unwrap_or(u64::MAX);
-        Done { ticket: job.ticket, outcome, cost_ns, remembered_bytes, spent, texts }
+        Done { ticket: job.ticket, outcome, cost: began.cost(clock), remembered_bytes, spent, texts }
     }
 }
 

@@ -23,7 +23,7 @@ use crate::page::policy::{Mode, Policy};
 use crate::page::{BatchEncoder, Choice, EncodedBatch, KnownContent, LaneId};
 use crate::schedule::FrameKey;
 use crate::session::MIGRATION;
-use crate::time::{Clock, Instant};
+use crate::time::{Began, Clock, Instant};
 use crate::wire::{
     BATCH_FIELDS_BYTES, BatchFields, ConnectionOpen, FRAME_HEADER_BYTES, FrameHeader, IndexFields, Kind,
     Lane, PART_FIELDS_BYTES, PartFields, finish_frame, start_frame,
@@ -370,13 +370,13 @@ impl Outbound {
 
     /// Encodes a batch with what effort pays, and learns what it cost. False: it is better carried as it is.
     fn encode(&mut self, data: &[u8], clock: &impl Clock) -> bool {
-        let began = clock.now();
+        let began = Began::now(clock);
         let kind = self.policy.looks().then(|| self.encoder.look(data));
         let effort = self.policy.choose(data.len(), kind);
         let choice = self.encoder.encode(data, &self.spans, effort, clock, &mut self.encoded);
-        let cost_ns = clock.now().nanos_since(began);
-        self.times.encoded(cost_ns, true);
-        self.policy.observe(effort, kind, choice, &self.encoded.tally, cost_ns);
+        let cost = began.cost(clock);
+        self.times.encoded(cost, true);
+        self.policy.observe(effort, kind, choice, &self.encoded.tally, cost.worked_ns);
         choice == Choice::Structured
     }
 

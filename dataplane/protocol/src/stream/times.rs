@@ -5,7 +5,7 @@
 
 use super::link::Link;
 use crate::page::policy::{Policy, Terms};
-use crate::time::Instant;
+use crate::time::{Cost, Instant};
 use std::time::Duration;
 
 /// A period lasts a round trip, and no less than this.
@@ -36,6 +36,9 @@ const START_GROWTH: f64 = 2.0;
 /// It is asked so many periods after it was the bottleneck for the last time.
 const LINK_GROWTH_AFTER: u32 = 4;
 
+/// Encoding takes at most so many times its processor time, whatever was seen: no thread starves for long.
+const CROWDING_MAX: f64 = 16.0;
+
 /// What a batch waited for before it was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wait {
@@ -54,6 +57,8 @@ struct Sums {
     /// All of it.
     elapsed: f64,
     encoding: f64,
+    /// What of encoding threads were at work; the rest others had the processor.
+    worked: f64,
     /// Digesting, parsing, making frames.
     handling: f64,
     /// Waiting for the source or for the thread's turn, and the bytes that waited for nothing else.
@@ -151,10 +156,11 @@ impl Times {
     }
 
     /// So much encoding has been done; `here`: between [`Times::begin`] and [`Times::end`].
-    pub(super) fn encoded(&mut self, cost_ns: u64, here: bool) {
-        self.period.encoding += cost_ns as f64;
+    pub(super) fn encoded(&mut self, cost: Cost, here: bool) {
+        self.period.encoding += cost.elapsed_ns as f64;
+        self.period.worked += cost.worked_ns as f64;
         if here {
-            self.period.handling -= cost_ns as f64;
+            self.period.handling -= cost.elapsed_ns as f64;
         }
     }
 
@@ -189,6 +195,7 @@ impl Times {
             (&mut recent.bytes, period.bytes),
             (&mut recent.elapsed, period.elapsed),
             (&mut recent.encoding, period.encoding),
+            (&mut recent.worked, period.worked),
             (&mut recent.handling, period.handling),
             (&mut recent.source, period.source),
             (&mut recent.source_bytes, period.source_bytes),
@@ -233,7 +240,8 @@ impl Times {
         // A link that never was the bottleneck is known to be at least so fast, and no more.
         let known = link.rate().filter(|_| link.limited() > 0);
         let link_ns = known.map_or(0.0, |rate| 1e9 / (rate.max(1.0) * self.link_growth)).max(link.bound_ns());
-        Terms { link_ns, handling_ns, free_ns, workers }
+        let crowding = (self.recent.encoding / self.recent.worked.max(1.0)).clamp(1.0, CROWDING_MAX);
+        Terms { link_ns, handling_ns, free_ns, workers, crowding }
     }
 }
 
@@ -373,12 +381,12 @@ mod tests {
             let wait = if batch % 2 == 0 { Wait::Path } else { Wait::Source };
             let held_up = times.begin(wait, ms(batch * 10));
             assert_eq!(held_up, Duration::from_millis(if batch == 2 { 7 } else { 0 }));
-            times.encoded(1_000_000, true);
+            times.encoded(Cost { elapsed_ns: 1_000_000, worked_ns: 500_000 }, true);
             times.end(1000, ms(batch * 10 + 3));
         }
         let period = times.period;
         assert_eq!((period.bytes, period.elapsed), (4000.0, 33e6));
-        assert_eq!((period.encoding, period.handling), (4e6, 8e6));
+        assert_eq!((period.encoding, period.worked, period.handling), (4e6, 2e6, 8e6));
         assert_eq!((period.source, period.source_bytes, period.path), (14e6, 2000.0, 7e6));
     }
 }

@@ -1,4 +1,9 @@
 //! What encoding costs and what it yields, learned for each effort and kind of batch.
+//!
+//! Batches that lz4 leaves a bit more of cost a bit more: what is known of one kind says something of those beside it, and more
+//! than what was measured of them long ago. An effort that is not used for a kind is not measured there, so that what one odd
+//! moment taught would stay. Estimates are therefore means over all kinds ([`Costs::cost`]), relative to a guess, and each counts
+//! by how near and how fresh it is.
 
 use super::super::Effort;
 use super::super::sample::Kind;
@@ -9,8 +14,16 @@ const EXPLORE_AFTER: u64 = 64;
 const EXPLORE_AFTER_MAX: u64 = 4096;
 /// A sample above the estimate counts for at most this many times it: one stalled batch says little.
 const OUTLIER: f64 = 4.0;
+/// What was measured so many batches ago counts for half, twice as many for a fifth.
+const FRESH_FOR: f64 = 64.0;
+/// What is known of a kind counts for so much of it at the kind beside it.
+const BESIDE: f64 = 1.0 / 16.0;
+/// And what is guessed from other efforts counts for so much.
+const GUESSED: f64 = 1.0 / 1024.0;
 /// An estimate that is this many batches old is as good as none: a new sample counts for half.
 const STALE_AFTER: u64 = 32;
+/// What is guessed to shrink to less than this is taken for this, where it is compared.
+const RATIO_GUESS_MIN: f64 = 0.01;
 /// A try that came to less than this of what was believed was a success.
 const SUCCESS: f64 = 0.7;
 
@@ -23,16 +36,18 @@ struct Cell {
     best: f64,
     /// Encoded bytes a guest byte.
     ratio: f64,
-    /// The batch of the last measurement or try.
+    /// The batch of the last measurement, and of the last measurement or try.
+    measured_at: u64,
     tried_at: u64,
     explore_after: u64,
 }
 
 impl Cell {
     fn learn(&mut self, cost: f64, ratio: f64, now: u64) {
-        let stale = now - self.tried_at > STALE_AFTER;
+        let stale = now - self.measured_at > STALE_AFTER;
         let Some(believed) = self.cost else {
-            (self.cost, self.best, self.ratio, self.tried_at) = (Some(cost), cost, ratio, now);
+            (self.cost, self.best, self.ratio) = (Some(cost), cost, ratio);
+            (self.measured_at, self.tried_at) = (now, now);
             return;
         };
         // Dearer is believed sooner than cheaper, as it is what could make the link wait; much cheaper at once, as no work is
@@ -46,7 +61,7 @@ impl Cell {
         self.cost = Some(believed + weight * (cost.min(believed * OUTLIER) - believed));
         self.best = if cost < self.best { cost } else { self.best + (cost - self.best) / 16.0 };
         self.ratio += weight * (ratio - self.ratio);
-        self.tried_at = now;
+        (self.measured_at, self.tried_at) = (now, now);
         if much_cheaper {
             self.explore_after = EXPLORE_AFTER;
         }
@@ -62,6 +77,8 @@ pub(super) struct Costs {
     slow: f64,
     slow_best: f64,
     measured: bool,
+    /// The batch at hand.
+    now: u64,
 }
 
 impl Costs {
@@ -70,17 +87,19 @@ impl Costs {
             cost: None,
             best: 0.0,
             ratio: ratio_guess(effort, kind),
+            measured_at: 0,
             tried_at: 0,
             explore_after: EXPLORE_AFTER,
         };
         let cells = efforts.iter().map(|effort| Kind::ALL.map(|kind| cell(*effort, kind))).collect();
-        Self { efforts, cells, slow: 1.0, slow_best: 1.0, measured: false }
+        Self { efforts, cells, slow: 1.0, slow_best: 1.0, measured: false, now: 0 }
     }
 
     /// There are these efforts from now on; what was learned of those that stay is kept.
     pub(super) fn limit(&mut self, efforts: Vec<Effort>) {
         let mut limited = Self::new(efforts);
-        (limited.slow, limited.slow_best, limited.measured) = (self.slow, self.slow_best, self.measured);
+        (limited.slow, limited.slow_best) = (self.slow, self.slow_best);
+        (limited.measured, limited.now) = (self.measured, self.now);
         for (effort, cells) in limited.efforts.iter().zip(&mut limited.cells) {
             if let Some(at) = self.efforts.iter().position(|known| known == effort) {
                 *cells = self.cells[at];
@@ -104,36 +123,50 @@ impl Costs {
         if effort == Effort::Raw {
             return 0.0;
         }
-        let cell = &self.cells[at][kind.index()];
-        match (cell.cost, at_best) {
-            (Some(cost), false) => cost,
-            // Another effort may have shown meanwhile how fast this core can be.
-            (Some(_), true) => cell.best.min(cost_guess(effort, kind) * self.slow_best),
-            (None, false) => cost_guess(effort, kind) * self.slow,
-            (None, true) => cost_guess(effort, kind) * self.slow_best,
+        let guess = cost_guess(effort, kind);
+        let beside = |other: Kind, cell: &Cell| {
+            let cost = if at_best { Some(cell.best) } else { cell.cost };
+            cost.map_or(0.0, |cost| cost / cost_guess(effort, other))
+        };
+        let factor = self.mean(at, kind, if at_best { self.slow_best } else { self.slow }, beside);
+        // Another effort may have shown meanwhile how fast this core can be.
+        guess * if at_best { factor.min(self.slow_best) } else { factor }
+    }
+
+    /// The mean of what was measured of an effort, at this kind of batch and others beside it.
+    fn mean(&self, at: usize, kind: Kind, guess: f64, value: impl Fn(Kind, &Cell) -> f64) -> f64 {
+        let (mut sum, mut weights) = (GUESSED * guess, GUESSED);
+        for (other, cell) in Kind::ALL.into_iter().zip(&self.cells[at]) {
+            let Some(away) = kind.away(other).filter(|_| cell.cost.is_some()) else { continue };
+            let age = self.now.saturating_sub(cell.measured_at) as f64 / FRESH_FOR;
+            let weight = BESIDE.powi(away) / (1.0 + age * age);
+            sum += weight * value(other, cell);
+            weights += weight;
         }
+        sum / weights
     }
 
     /// Expected encoded bytes a guest byte.
     pub(super) fn ratio(&self, at: usize, kind: Kind) -> f64 {
         let effort = self.efforts[at];
-        let own = &self.cells[at][kind.index()];
-        if effort == Effort::Raw || own.cost.is_some() {
-            return own.ratio;
+        if effort == Effort::Raw {
+            return 1.0;
         }
+        let relative =
+            |effort, kind, cell: &Cell| cell.ratio / ratio_guess(effort, kind).max(RATIO_GUESS_MIN);
         // Batches that shrank more than was guessed with one effort do so with another.
         let known = |at: &usize| self.cells[*at][kind.index()].cost.is_some();
-        match (0..at).rev().chain(at + 1..self.efforts.len()).find(known) {
-            Some(other) => {
-                let guessed = ratio_guess(self.efforts[other], kind);
-                own.ratio * self.cells[other][kind.index()].ratio / guessed.max(0.01)
-            }
-            None => own.ratio,
-        }
+        let guess = match (0..at).rev().chain(at + 1..self.efforts.len()).find(known) {
+            Some(other) => relative(self.efforts[other], kind, &self.cells[other][kind.index()]),
+            None => 1.0,
+        };
+        let factor = self.mean(at, kind, guess, |other, cell| relative(effort, other, cell));
+        ratio_guess(effort, kind).max(RATIO_GUESS_MIN) * factor
     }
 
     /// Whether it is time to try an effort that is not in use; if so, it counts as tried.
-    pub(super) fn is_due(&mut self, at: usize, kind: Kind, now: u64) -> bool {
+    pub(super) fn is_due(&mut self, at: usize, kind: Kind) -> bool {
+        let now = self.now;
         let cell = &mut self.cells[at][kind.index()];
         if now - cell.tried_at < cell.explore_after {
             return false;
@@ -143,8 +176,13 @@ impl Costs {
         true
     }
 
+    /// The next batch is at hand.
+    pub(super) fn next_batch(&mut self) {
+        self.now += 1;
+    }
+
     /// A batch of this kind took so many nanoseconds, and so many encoded bytes, a guest byte.
-    pub(super) fn learn(&mut self, at: usize, kind: Kind, cost: f64, ratio: f64, now: u64) {
+    pub(super) fn learn(&mut self, at: usize, kind: Kind, cost: f64, ratio: f64) {
         let factor = cost / cost_guess(self.efforts[at], kind);
         // A core that is slow at one codec is slow at the others: do not find out the dear way.
         if self.measured {
@@ -154,7 +192,13 @@ impl Costs {
         } else {
             (self.slow, self.slow_best, self.measured) = (factor, factor, true);
         }
-        self.cells[at][kind.index()].learn(cost, ratio.min(1.0), now);
+        let believed = (self.cost(at, kind, false), self.ratio(at, kind));
+        let cell = &mut self.cells[at][kind.index()];
+        // What was measured long ago is not what was believed by now.
+        if cell.cost.is_some() && self.now - cell.measured_at > STALE_AFTER {
+            (cell.cost, cell.ratio) = (Some(believed.0), believed.1);
+        }
+        cell.learn(cost, ratio.min(1.0), self.now);
     }
 
     /// Expected cost in nanoseconds a guest byte, if it has been measured.

@@ -147,6 +147,7 @@ impl Policy {
     /// The effort for a batch of `batch_bytes`. `kind` is what it is like, if that was asked for by [`Policy::looks`].
     pub fn choose(&mut self, batch_bytes: usize, kind: Option<Kind>) -> Effort {
         self.batches += 1;
+        self.costs.next_batch();
         if !self.is_adaptive() {
             return self.costs.efforts()[0];
         }
@@ -179,11 +180,11 @@ impl Policy {
         let (low, high, share) = self.price_at_best.places();
         let place = if share > 0.0 { high } else { low };
         let tried = pick(&self.costs, kind, place, true);
-        (tried != at && tried > 0 && self.costs.is_due(tried, kind, self.batches)).then_some(tried)
+        (tried != at && tried > 0 && self.costs.is_due(tried, kind)).then_some(tried)
     }
 
-    /// Learns from a batch: its kind, what [`Policy::choose`] said, what the encoder made of it, and the nanoseconds that
-    /// encoding took.
+    /// Learns from a batch: its kind, what [`Policy::choose`] said, what the encoder made of it, and the processor time that
+    /// encoding took, in nanoseconds.
     pub fn observe(
         &mut self,
         effort: Effort,
@@ -202,7 +203,7 @@ impl Policy {
         };
         if let Some(at) = self.costs.efforts().iter().position(|known| *known == effort) {
             let (cost, ratio) = (cost_ns as f64 / bytes as f64, tally.encoded_bytes as f64 / bytes as f64);
-            self.costs.learn(at, kind, cost, ratio, self.batches);
+            self.costs.learn(at, kind, cost, ratio);
         }
     }
 }

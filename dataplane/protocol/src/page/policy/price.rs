@@ -20,7 +20,7 @@ const FREE_PRICE_MAX: f64 = 50.0;
 const FREE_SHARE_MIN: f64 = 0.05;
 
 /// What holds a guest byte up besides being encoded, in nanoseconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Terms {
     /// What the link takes for an encoded byte; 0: it is not known to hold anything up.
     pub link_ns: f64,
@@ -30,11 +30,20 @@ pub struct Terms {
     pub free_ns: f64,
     /// Threads that encode.
     pub workers: u16,
+    /// How many times its processor time encoding takes by the clock, because others have the processors too; 1 where nobody has.
+    pub crowding: f64,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Terms { link_ns: 0.0, handling_ns: 0.0, free_ns: 0.0, workers: 0, crowding: 1.0 }
+    }
 }
 
 impl Terms {
-    /// Time of the processors for a guest byte whose encoding takes `encoding_ns`.
+    /// Time for a guest byte whose encoding takes `encoding_ns` of a processor.
     fn processor_ns(&self, encoding_ns: f64) -> f64 {
+        let encoding_ns = encoding_ns * self.crowding;
         let all = self.handling_ns + encoding_ns;
         if self.workers > 1 { self.handling_ns.max(all / f64::from(self.workers)) } else { all }
     }
@@ -135,7 +144,7 @@ pub(super) fn settle(costs: &Costs, mix: &Mix, terms: &Terms, at_best: bool) -> 
     // How much longer the link takes than the processors.
     let link = |(encoding, wire): (f64, f64)| wire * terms.link_ns - terms.processor_ns(encoding);
     // How much of what is free is left.
-    let free = |(encoding, _): (f64, f64)| terms.free_ns - encoding;
+    let free = |(encoding, _): (f64, f64)| terms.free_ns - encoding * terms.crowding;
     let (mut balanced, mut spent) =
         (None, (terms.free_ns <= terms.handling_ns * FREE_SHARE_MIN).then_some(0.0));
     let mut before = at(0);

@@ -19,12 +19,17 @@ fn truth(effort: Effort) -> (f64, f64) {
 
 /// `batches` batches on a processor that is so much slower; returns what was taken.
 fn run(policy: &mut Policy, terms: &Terms, batches: usize, slow: f64) -> Vec<Effort> {
+    run_of(HALF, policy, terms, batches, slow)
+}
+
+/// The same of batches of a kind.
+fn run_of(kind: Kind, policy: &mut Policy, terms: &Terms, batches: usize, slow: f64) -> Vec<Effort> {
     let mut taken = Vec::new();
     for batch in 0..batches {
         if batch % 8 == 0 {
             policy.adapt(terms);
         }
-        let kind = policy.looks().then_some(HALF);
+        let kind = policy.looks().then_some(kind);
         let effort = policy.choose(BATCH, kind);
         let (cost, ratio) = truth(effort);
         if effort != Effort::Raw {
@@ -48,7 +53,7 @@ fn adaptive() -> Policy {
 
 /// A link of so many Mbit/s, and one thread.
 fn link(megabits: f64) -> Terms {
-    Terms { link_ns: 8e3 / megabits, handling_ns: 0.7, free_ns: 0.0, workers: 1 }
+    Terms { link_ns: 8e3 / megabits, handling_ns: 0.7, free_ns: 0.0, workers: 1, crowding: 1.0 }
 }
 
 #[test]
@@ -102,6 +107,24 @@ fn recovers_when_a_busy_time_is_over() {
         "does not come back: {}",
         share(&after[1000..], |effort| effort == Effort::Raw)
     );
+}
+
+#[test]
+fn what_an_odd_batch_taught_is_forgotten() {
+    let (mut policy, beside) = (adaptive(), Kind::ALL[5]);
+    run(&mut policy, &link(400.0), 100, 1.0);
+    run_of(beside, &mut policy, &link(400.0), 100, 1.0);
+    // Batches of the kernel's own code, say: they take long and come to little.
+    let tally = Tally { zstd_bytes: BATCH as u64, encoded_bytes: BATCH as u64 * 9 / 10, ..Tally::default() };
+    for effort in [ZSTD_1, ZSTD_3].repeat(32) {
+        policy.observe(effort, Some(HALF), Choice::Structured, &tally, 10 * BATCH as u64);
+    }
+    let taken = run(&mut policy, &link(400.0), 100, 1.0);
+    assert!(share(&taken, |effort| effort == Effort::Lz4) > 0.9, "believes what was not");
+    // The kind beside it is compressed all the while.
+    run_of(beside, &mut policy, &link(400.0), 1000, 1.0);
+    let taken = run(&mut policy, &link(400.0), 100, 1.0);
+    assert!(share(&taken, |effort| matches!(effort, Effort::Zstd { .. })) > 0.8, "{taken:?}");
 }
 
 #[test]

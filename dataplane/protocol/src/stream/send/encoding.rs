@@ -13,7 +13,7 @@ use crate::stream::buffers::Buffers;
 use crate::stream::job::{
     Done, Job, LaneOwner, LaneSetup, Outcome, Ticket, copied, index_frame, lane_owners, worker_of,
 };
-use crate::time::{Clock, Instant};
+use crate::time::{Began, Clock, Instant};
 use crate::wire::{BatchFields, FrameHeader, IndexFields, Kind, Lane, PartFields, finish_frame};
 use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
@@ -36,8 +36,8 @@ pub(super) struct Encoding {
     pub(super) effort: Effort,
     pub(super) kind: Option<BatchKind>,
     pub(super) tally: Tally,
-    /// What encoding has cost so far, on whichever worker.
-    pub(super) cost_ns: u64,
+    /// Processor time that encoding has taken so far, on whichever worker.
+    pub(super) worked_ns: u64,
     /// The index frame but for its header.
     pub(super) index: BytesMut,
     /// Part frames but for their headers, by rising lane.
@@ -66,8 +66,8 @@ pub(super) struct Beginning {
 pub(super) struct Planned {
     pub(super) effort: Effort,
     pub(super) kind: Option<BatchKind>,
-    /// What planning has cost.
-    pub(super) cost_ns: u64,
+    /// Processor time that planning took.
+    pub(super) worked_ns: u64,
 }
 
 /// Batches that are being encoded, in the order of ingest.
@@ -176,7 +176,7 @@ impl EncodingQueue {
     /// The batch that was planned is to be encoded.
     pub(super) fn add(&mut self, beginning: Beginning) {
         let Beginning { connection, sequence, fields, raw, batch, planned } = beginning;
-        let Planned { effort, kind, cost_ns } = planned;
+        let Planned { effort, kind, worked_ns } = planned;
         let plan = &mut self.plan;
         let number = self.first + self.batches.len() as u64;
         let mut encoding = Encoding {
@@ -187,7 +187,7 @@ impl EncodingQueue {
             effort,
             kind,
             tally: plan.tally,
-            cost_ns,
+            worked_ns,
             index: BytesMut::new(),
             parts: self.spare.pop().unwrap_or_default(),
             remembered: !self.owners.is_empty() && !plan.parts.is_empty(),
@@ -239,7 +239,7 @@ impl EncodingQueue {
         ticket: Ticket,
         (frame, content): (Vec<u8>, SentContent),
         tally: &Tally,
-        (cost_ns, remembered_bytes): (u64, u64),
+        (worked_ns, remembered_bytes): (u64, u64),
     ) {
         self.under_way = self.under_way.saturating_sub(1);
         // Nobody knew how long it would become: it was made in room for the most.
@@ -262,7 +262,7 @@ impl EncodingQueue {
             _ => batch.index = frame,
         }
         batch.tally.join(tally);
-        batch.cost_ns = batch.cost_ns.saturating_add(cost_ns);
+        batch.worked_ns = batch.worked_ns.saturating_add(worked_ns);
         batch.missing = batch.missing.saturating_sub(1);
     }
 
@@ -294,13 +294,13 @@ impl EncodingQueue {
 impl Outbound {
     /// What a batch is to become; for others to carry out. `None`: it is better carried as it is.
     pub(super) fn plan(&mut self, data: &[u8], clock: &impl Clock) -> Option<Planned> {
-        let began = clock.now();
+        let began = Began::now(clock);
         let kind = self.policy.looks().then(|| self.encoder.look(data));
         let effort = self.policy.choose(data.len(), kind);
         self.encoder.plan(data, &self.spans, effort, &mut self.encoding.plan).ok()?;
-        let cost_ns = clock.now().nanos_since(began);
-        self.times.encoded(cost_ns, true);
-        Some(Planned { effort, kind, cost_ns })
+        let cost = began.cost(clock);
+        self.times.encoded(cost, true);
+        Some(Planned { effort, kind, worked_ns: cost.worked_ns })
     }
 
     /// The next piece of encoding for a worker.
@@ -314,9 +314,9 @@ impl Outbound {
         self.encoding.plan.give_back(done.spent);
         done.texts.into_iter().for_each(|text| self.encoding.buffers.give_back_own(text));
         let was_full = self.encoding.is_full();
-        self.times.encoded(done.cost_ns, false);
+        self.times.encoded(done.cost, false);
         let made = (frame, content);
-        self.encoding.done(done.ticket, made, &tally, (done.cost_ns, done.remembered_bytes));
+        self.encoding.done(done.ticket, made, &tally, (done.cost.worked_ns, done.remembered_bytes));
         self.send_encoded(now);
         let freed = self.allowance.settle(now);
         freed || was_full && !self.encoding.is_full()
@@ -340,13 +340,13 @@ impl Outbound {
                 effort,
                 kind,
                 tally,
-                cost_ns,
+                worked_ns,
                 index,
                 mut parts,
                 ..
             } = encoding;
             let choice = if fruitless { Choice::Raw(RawReason::Fruitless) } else { Choice::Structured };
-            self.policy.observe(effort, kind, choice, &tally, cost_ns);
+            self.policy.observe(effort, kind, choice, &tally, worked_ns);
             if fruitless {
                 self.bytes.raw += length as u64;
                 if let Some(sending) = self.connections.get_mut(&connection) {
