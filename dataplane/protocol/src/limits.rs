@@ -88,6 +88,10 @@ pub const RECEIVE_SLACK_BYTES: u64 = 4096;
 /// Fewest guest bytes that a batch is cut to where the path is slow.
 pub const BATCH_BYTES_MIN: u64 = 16 * 1024;
 
+/// Guest bytes of a batch before anything was measured. A stream carries ten segments in its first round trip, and a frame that takes
+/// five of them keeps the hypervisor waiting, and the promise from growing, until the last has come.
+pub const BATCH_BYTES_FIRST: u64 = 32 * 1024;
+
 /// Most guest bytes that a receiver promises to a connection at first, where it has plenty: what streams that begin slowly carry
 /// before the first of it has been taken, and the promise grows.
 pub const PROMISE_BYTES_FIRST: u64 = 2 * 1024 * 1024;

@@ -1,7 +1,7 @@
 //! Memory that receivers promise to their peers, shared by the sessions of a process, so that who does not read cannot
 //! take it from who does.
 //!
-//! A connection's promise begins small, grows fourfold each time that its hypervisor took half of it, and never exceeds half of
+//! A connection's promise begins small, grows fourfold each time that its hypervisor took an eighth of it, and never exceeds half of
 //! what is left: `n` connections that take no more leave a share of `1 / (n + 1)` to the next (Choudhury and Hahne,
 //! "Dynamic queue length thresholds", IEEE/ACM ToN 6-2). The least is always there (DWCP-47). What was promised once is
 //! never taken back; it is used up.
@@ -12,9 +12,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Of what is left, a new connection is promised one part in this many.
 const FIRST_SHARE: u64 = 64;
-/// A promise grows so many times each time that half of it was taken: streams that begin slowly double what they carry in each round
+/// A promise grows so many times each time that a part of it was taken: streams that begin slowly double what they carry in each round
 /// trip, and what they carried is taken one or two later.
 const GROWTH: u64 = 4;
+/// That part. Less is a word or two, and says nothing of a hypervisor that reads; with half of it a long path was held up by
+/// promises for a third of a second of its first.
+const GROWS_AFTER: u64 = 8;
 
 /// Memory for what peers may send. Clones share it.
 #[derive(Clone, Debug)]
@@ -97,7 +100,15 @@ impl Promise {
     /// The first of a connection: the sender may send `first` bytes.
     pub(super) fn new(memory: ReceiveMemory, first: u64, window: u64) -> Self {
         memory.take(first);
-        Promise { memory, window, first, reach: first, limit: first, consumed: 0, grows_at: first / 2 }
+        Promise {
+            memory,
+            window,
+            first,
+            reach: first,
+            limit: first,
+            consumed: 0,
+            grows_at: first / GROWS_AFTER,
+        }
     }
 
     /// Position up to which the sender may send, as it was last told.
@@ -121,8 +132,7 @@ impl Promise {
     pub(super) fn renew(&mut self) -> u64 {
         if self.consumed >= self.grows_at {
             self.reach = self.reach.saturating_mul(GROWTH);
-            // Half of it: a sender that waits for the other half on a long path would be held up by promises, not by the path.
-            self.grows_at = self.consumed.saturating_add(self.reach / 2);
+            self.grows_at = self.consumed.saturating_add(self.reach / GROWS_AFTER);
         }
         let most = self.memory.most(self.outstanding(), self.window).max(self.first);
         self.reach = self.reach.min(most);
@@ -171,6 +181,17 @@ mod tests {
         assert_eq!(promise.outstanding(), WINDOW);
         drop(promise);
         assert_eq!(memory.promised(), 0);
+    }
+
+    #[test]
+    fn a_promise_grows_before_it_is_used_up() {
+        let mut promise = Promise::new(ReceiveMemory::new(BYTES), 1 << 20, WINDOW);
+        promise.consumed((1 << 20) / GROWS_AFTER - 1);
+        promise.renew();
+        assert_eq!(promise.outstanding(), 1 << 20, "nobody knows yet whether this hypervisor reads");
+        promise.consumed((1 << 20) / GROWS_AFTER);
+        promise.renew();
+        assert_eq!(promise.outstanding(), GROWTH << 20);
     }
 
     #[test]

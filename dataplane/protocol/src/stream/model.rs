@@ -105,7 +105,7 @@ fn run(mode: Mode, contents: &[Content], path: Path, total: f64) -> Outcome {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let content = contents[(seed >> 33) as usize % contents.len()];
         let kind = policy.looks().then(|| Kind::ALL[content.kind]);
-        let mut cost = if kind.is_some() { LOOK_NS * path.slow } else { 0.0 };
+        let looking = if kind.is_some() { LOOK_NS * path.slow } else { 0.0 };
         let effort = policy.choose(filled as usize, kind);
         let (per_byte, ratio) = match effort {
             Effort::Raw => (0.0, 1.0),
@@ -113,7 +113,7 @@ fn run(mode: Mode, contents: &[Content], path: Path, total: f64) -> Outcome {
             Effort::Zstd { level: 1 } => content.costs[1],
             Effort::Zstd { .. } => content.costs[2],
         };
-        cost += per_byte * path.slow * filled;
+        let cost = looking + per_byte * path.slow * filled;
         let elapsed = cost * (1.0 + (path.crowding - 1.0) * (seed >> 40 & 0xff) as f64 / 255.0);
         now += elapsed;
         let encoded = ratio * filled;
@@ -121,7 +121,7 @@ fn run(mode: Mode, contents: &[Content], path: Path, total: f64) -> Outcome {
         if effort != Effort::Raw && ratio < 1.0 {
             let (zstd_bytes, encoded_bytes) = (filled as u64, encoded as u64);
             let tally = Tally { zstd_bytes, encoded_bytes, ..Tally::default() };
-            policy.observe(effort, kind, Choice::Structured, &tally, cost as u64);
+            policy.observe(effort, kind, Choice::Structured, &tally, (cost - looking) as u64);
         }
         times.end(filled as usize, at(now));
         times.settle(&mut policy, &link, 1, at(now));

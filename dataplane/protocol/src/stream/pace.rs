@@ -8,7 +8,7 @@
 use super::measure::{
     ArrivalRate, Growth, Highest, RoundTrip, batch, bytes_in, rate_age, window, window_min,
 };
-use crate::limits::{BATCH_BYTES_MAX, SEND_WINDOW_BYTES_START};
+use crate::limits::{BATCH_BYTES_FIRST, BATCH_BYTES_MAX, SEND_WINDOW_BYTES_START};
 use crate::time::Instant;
 use std::time::Duration;
 
@@ -67,9 +67,13 @@ impl Pace {
         self.rate.get()
     }
 
-    /// Bytes that one batch should take: fewer on a slow path, where a whole batch takes long to drain.
+    /// Bytes that one batch should take: fewer on a slow path, where a whole batch takes long to drain, and before anything is known.
     pub(super) fn batch(&self) -> u64 {
-        self.rate().map_or(BATCH_BYTES_MAX as u64, batch)
+        match (self.rate(), self.round_trip()) {
+            (Some(rate), _) => batch(rate),
+            (None, None) => BATCH_BYTES_FIRST,
+            (None, Some(_)) => BATCH_BYTES_MAX as u64,
+        }
     }
 
     /// Bytes that may be under way.

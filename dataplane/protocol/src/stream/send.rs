@@ -20,7 +20,7 @@ use crate::limits::{
     RECEIVE_WINDOW_BYTES,
 };
 use crate::page::policy::{Mode, Policy};
-use crate::page::{BatchEncoder, Choice, EncodedBatch, KnownContent, LaneId};
+use crate::page::{BatchEncoder, Choice, EncodedBatch, Kind as BatchKind, KnownContent, LaneId};
 use crate::schedule::FrameKey;
 use crate::session::MIGRATION;
 use crate::time::{Began, Clock, Instant};
@@ -212,6 +212,7 @@ impl Outbound {
         let window = window.saturating_add(self.encoding.in_hand(batch));
         // What waits behind a hole has left the path to others. Held back for it, every stream would pause for the loss of one.
         let across = sending.waits_across(self.crossed_share()).min(window.saturating_mul(HOLE_WINDOWS));
+        let across = sending.across_or_late(across, window);
         let window = window.saturating_sub(ahead.saturating_sub(sending.consumed).saturating_sub(across));
         let budget = credit.min(window).min(batch) as usize;
         // Reading a sliver each time an acknowledgement trickles in would cost a system call and a digest each.
@@ -368,10 +369,22 @@ impl Outbound {
         })
     }
 
+    /// What a batch is like, if the choice of its effort asks for that. What looking costs no effort is charged with: it is paid
+    /// whatever is chosen.
+    pub(super) fn look(&mut self, data: &[u8], clock: &impl Clock) -> Option<BatchKind> {
+        if !self.policy.looks() {
+            return None;
+        }
+        let began = Began::now(clock);
+        let kind = self.encoder.look(data);
+        self.times.encoded(began.cost(clock), true);
+        Some(kind)
+    }
+
     /// Encodes a batch with what effort pays, and learns what it cost. False: it is better carried as it is.
     fn encode(&mut self, data: &[u8], clock: &impl Clock) -> bool {
+        let kind = self.look(data, clock);
         let began = Began::now(clock);
-        let kind = self.policy.looks().then(|| self.encoder.look(data));
         let effort = self.policy.choose(data.len(), kind);
         let choice = self.encoder.encode(data, &self.spans, effort, clock, &mut self.encoded);
         let cost = began.cost(clock);

@@ -67,6 +67,8 @@ pub(super) struct Sending {
     /// Guest bytes of `under_way` that have arrived whole.
     arrived: u64,
     pub(super) pace: Pace,
+    /// Of what waited behind a hole, bytes that the far hypervisor has not caught up with.
+    late: Cell<u64>,
     /// Why the hypervisor was not read, since the last batch.
     pub(super) wait: Cell<Wait>,
     pub(super) ended: bool,
@@ -92,6 +94,7 @@ impl Sending {
             verified_under_way: VecDeque::new(),
             arrived: 0,
             pace: Pace::default(),
+            late: Cell::new(0),
             wait: Cell::new(Wait::Source),
             ended: false,
         }
@@ -181,6 +184,21 @@ impl Sending {
     pub(super) fn behind_a_hole(&self) -> u64 {
         let in_order = self.under_way.iter().take_while(|under_way| under_way.missing == 0);
         self.arrived - in_order.map(|under_way| under_way.length).sum::<u64>()
+    }
+
+    /// What does not count against the window, of `across` bytes that wait across the path. When a hole is closed all that waited
+    /// behind it counts at once, and until the far hypervisor had taken it nothing would leave: so what was more than a `window` goes
+    /// on not to count, and less so with every byte that is taken.
+    pub(super) fn across_or_late(&self, across: u64, window: u64) -> u64 {
+        self.late.set(self.late.get().max(across.saturating_sub(window)));
+        across.max(self.late.get())
+    }
+
+    /// The far hypervisor has taken everything up to `consumed`.
+    pub(super) fn taken(&mut self, consumed: u64) {
+        let new = consumed.saturating_sub(self.consumed);
+        self.consumed += new;
+        self.late.set(self.late.get().saturating_sub(new / 2));
     }
 
     /// The first that has not arrived whole, and its sequence, where something after it has.

@@ -23,6 +23,8 @@ const HANDLING_FACTOR: f64 = 3.0;
 const FREE_SHARE: f64 = 0.25;
 /// The same of the time in which it waits for the far hypervisor, or for a window that is still growing.
 const HELD_UP_FREE_SHARE: f64 = 0.5;
+/// The same while streams begin: they carry little, whatever is done.
+const STARTS_FREE_SHARE: f64 = 0.7;
 /// A session whose source waits for the path less than this share of the time is not held up by it.
 const HELD_UP_SHARE: f64 = 0.05;
 /// Nor is one held up by it that spends so many times longer on encoding.
@@ -236,7 +238,8 @@ impl Times {
         let held_up = if limited { 0.0 } else { per_byte(self.recent.path) };
         // Where nothing is idle any more, encoding is what fills the time.
         let free = |share: f64, idle: f64| share * (idle + encoding.min(idle * share / (1.0 - share)));
-        let free_ns = free(FREE_SHARE, idle).max(free(HELD_UP_FREE_SHARE, held_up));
+        let held_up_share = if link.starts() { STARTS_FREE_SHARE } else { HELD_UP_FREE_SHARE };
+        let free_ns = free(FREE_SHARE, idle).max(free(held_up_share, held_up));
         // A link that never was the bottleneck is known to be at least so fast, and no more.
         let known = link.rate().filter(|_| link.limited() > 0);
         let link_ns = known.map_or(0.0, |rate| 1e9 / (rate.max(1.0) * self.link_growth)).max(link.bound_ns());

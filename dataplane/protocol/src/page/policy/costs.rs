@@ -221,11 +221,11 @@ fn cost_guess(effort: Effort, kind: Kind) -> f64 {
     }
 }
 
-/// Encoded bytes a guest byte until the first measurement.
+/// Encoded bytes a guest byte until the first measurement. Of captured guests zstd 1 leaves about 0.7 of what lz4 leaves.
 fn ratio_guess(effort: Effort, kind: Kind) -> f64 {
     match effort {
         Effort::Raw => 1.0,
         Effort::Lz4 => kind.share(),
-        Effort::Zstd { level } => kind.share() * (0.8 - 0.01 * f64::from(level.clamp(-5, 22))),
+        Effort::Zstd { level } => kind.share() * (0.72 - 0.01 * f64::from(level.clamp(-5, 22))),
     }
 }

@@ -132,6 +132,27 @@ mod tests {
         assert_eq!(outbound.bytes_to_cross(), to_cross);
     }
 
+    /// A closed hole is no reason to stop: what waited behind it is caught up with while more is sent.
+    #[test]
+    fn what_waited_behind_a_hole_is_caught_up_with() {
+        let mut outbound = sent(1);
+        let sending = outbound.connections.get_mut(&0).unwrap();
+        let window = 1000;
+        assert_eq!(
+            sending.across_or_late(window, window),
+            window,
+            "streams overtake each other all the time"
+        );
+        assert_eq!(sending.across_or_late(0, window), 0);
+        assert_eq!(sending.across_or_late(3 * window, window), 3 * window);
+        // The hole is closed.
+        assert_eq!(sending.across_or_late(0, window), 2 * window);
+        sending.taken(2 * window);
+        assert_eq!(sending.across_or_late(0, window), window);
+        sending.taken(5 * window);
+        assert_eq!(sending.across_or_late(0, window), 0);
+    }
+
     /// Whatever a system says has crossed, no count runs below nothing.
     #[test]
     fn more_cannot_have_crossed_than_was_sent() {

@@ -294,8 +294,8 @@ impl EncodingQueue {
 impl Outbound {
     /// What a batch is to become; for others to carry out. `None`: it is better carried as it is.
     pub(super) fn plan(&mut self, data: &[u8], clock: &impl Clock) -> Option<Planned> {
+        let kind = self.look(data, clock);
         let began = Began::now(clock);
-        let kind = self.policy.looks().then(|| self.encoder.look(data));
         let effort = self.policy.choose(data.len(), kind);
         self.encoder.plan(data, &self.spans, effort, &mut self.encoding.plan).ok()?;
         let cost = began.cost(clock);

@@ -45,9 +45,7 @@ impl Outbound {
             }
             sending.verified_under_way.push_back(under_way);
         }
-        if entry.consumed > sending.consumed {
-            sending.consumed = entry.consumed;
-        }
+        sending.taken(entry.consumed);
         while sending.verified_under_way.front().is_some_and(|batch| batch.end <= sending.consumed) {
             let Some(batch) = sending.verified_under_way.pop_front() else { break };
             sending.pace.taken(batch.sent_at, now);
