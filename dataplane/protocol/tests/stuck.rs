@@ -105,6 +105,29 @@ fn a_stuck_frame_leaves_again_elsewhere_and_is_delivered_once() {
     assert!(!destination.state().is_over() && !source.state().is_over());
 }
 
+/// A stream that is slow is not stuck: what arrives on it goes on to arrive.
+#[test]
+fn what_still_arrives_is_not_sent_again() {
+    let (mut source, _) = pair();
+    source.open_connection("migration", at(0)).unwrap();
+    let opening = source.next_frame(B, at(0)).unwrap();
+    source.arrived(B, &[key(&opening)], at(10));
+    write(&mut source, 1, at(10));
+    source.next_frame(A, at(10)).unwrap();
+    write(&mut source, 2, at(10));
+    let other = source.next_frame(B, at(10)).unwrap();
+    source.arrived(B, &[key(&other)], at(20));
+    for ms in 20..500 {
+        source.advanced(A, at(ms));
+        source.tick(at(ms));
+        assert!(!source.has_frames(), "after {ms} ms");
+    }
+    let due = source.deadline().unwrap();
+    assert!(due >= at(499).after(STUCK_MIN), "{due:?}");
+    source.tick(due);
+    assert!(source.next_frame(B, due).is_some(), "nothing has arrived there for too long");
+}
+
 /// What crossed the path and waits behind a hole takes nothing of the window: other streams go on.
 #[test]
 fn a_hole_does_not_use_up_the_window() {

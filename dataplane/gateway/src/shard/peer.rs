@@ -305,6 +305,10 @@ impl Peer {
     pub(crate) fn arrived(&self, stream: &Stream, load: &Load) {
         let (bytes, news) = stream.under_way.borrow_mut().arrived(load.outstanding_bytes, load.beyond_bytes);
         self.count_arrived(bytes);
+        if bytes > 0 {
+            let now = clock::now();
+            self.sessions.borrow().iter().for_each(|running| running.advanced(stream.id, now));
+        }
         for part in news {
             let running = self.sessions.borrow().iter().find(|running| running.id == part.session).cloned();
             if let Some(running) = running {

@@ -313,6 +313,11 @@ impl Running {
         self.core.borrow_mut().next_small_frame(stream, clock::now())
     }
 
+    /// What `stream` carries arrives.
+    pub(crate) fn advanced(&self, stream: StreamId, now: Instant) {
+        self.core.borrow_mut().advanced(stream, now);
+    }
+
     /// The peer's system has these frames, which `stream` carried, and behind something lost so many bytes of others.
     pub(crate) fn arrived(&self, stream: StreamId, frames: &[(Lane, u64)], beyond_bytes: u64) {
         self.with(|core| {

@@ -16,6 +16,11 @@ impl Session {
         }
     }
 
+    /// What `stream` carries arrives, in its order. Told whenever more has.
+    pub fn advanced(&mut self, stream: StreamId, now: Instant) {
+        self.outbound.advanced(stream, now);
+    }
+
     /// Of what is under way on `stream` so many bytes have crossed the path and wait there for something lost before them: they
     /// need nothing more of it. Told anew whenever it changes, and before the frames that have arrived meanwhile.
     pub fn crossed(&mut self, stream: StreamId, bytes: u64, now: Instant) {

@@ -163,11 +163,11 @@ impl Retention {
         Some(Arrival { owner: retained.owner, taken_at })
     }
 
-    /// Since when a frame is on its way for the first time; `None`: it is not, it has arrived, or it was repeated.
-    pub(super) fn stuck_since(&self, key: &FrameKey) -> Option<Instant> {
+    /// On which stream a frame is on its way for the first time, and since when; `None`: it is not, it has arrived, or it was repeated.
+    pub(super) fn on_its_way(&self, key: &FrameKey) -> Option<(StreamId, Instant)> {
         let retained = self.get(key)?;
-        let fresh = retained.stream.is_some() && retained.before.is_none() && retained.arrived.is_none();
-        (fresh && !self.repeats.contains(key)).then_some(retained.taken_at)
+        let fresh = retained.before.is_none() && retained.arrived.is_none() && !self.repeats.contains(key);
+        retained.stream.filter(|_| fresh).map(|stream| (stream, retained.taken_at))
     }
 
     /// Whether more stuck frames may wait for another stream.
@@ -245,15 +245,15 @@ mod tests {
     #[test]
     fn a_stuck_frame_leaves_on_another_stream_and_never_twice_on_its_own() {
         let mut retention = kept();
-        assert_eq!(retention.stuck_since(&KEY), None, "it has not left");
+        assert_eq!(retention.on_its_way(&KEY), None, "it has not left");
         assert!(matches!(retention.next(A, at(1)), Some((_, false))));
-        assert_eq!(retention.stuck_since(&KEY), Some(at(1)));
+        assert_eq!(retention.on_its_way(&KEY), Some((A, at(1))));
         retention.repeat(KEY);
-        assert_eq!(retention.stuck_since(&KEY), None, "once is enough");
+        assert_eq!(retention.on_its_way(&KEY), None, "once is enough");
         assert!(retention.next(A, at(2)).is_none());
         assert!(matches!(retention.next(B, at(2)), Some((_, true))));
         assert!(!retention.has_waiting());
-        assert_eq!(retention.stuck_since(&KEY), None);
+        assert_eq!(retention.on_its_way(&KEY), None);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::limits::{
     RECEIVE_WINDOW_BYTES,
 };
 use crate::page::policy::{Mode, Policy};
-use crate::page::{BatchEncoder, Choice, EncodedBatch, Kind as BatchKind, KnownContent, LaneId};
+use crate::page::{BatchEncoder, Choice, EncodedBatch, KnownContent, LaneId};
 use crate::schedule::FrameKey;
 use crate::session::MIGRATION;
 use crate::time::{Began, Clock, Instant};
@@ -34,7 +34,7 @@ use content::References;
 use crossed::Crossed;
 use encoding::{Beginning, EncodingQueue, Planned};
 pub use remember::{CodecTime, SentBytes};
-use repeat::Arrivals;
+use repeat::{Advances, Arrivals};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -104,6 +104,7 @@ pub struct Outbound {
     arrivals: Arrivals,
     /// What has crossed the path and waits there in streams.
     crossed: Crossed,
+    advances: Advances,
     /// What the caller lets it send.
     allowance: Allowance,
 }
@@ -144,6 +145,7 @@ impl Outbound {
             window_bytes_max: u64::MAX,
             arrivals: Arrivals::default(),
             crossed: Crossed::default(),
+            advances: Advances::default(),
             allowance: Allowance::default(),
         }
     }
@@ -369,18 +371,6 @@ impl Outbound {
         })
     }
 
-    /// What a batch is like, if the choice of its effort asks for that. What looking costs no effort is charged with: it is paid
-    /// whatever is chosen.
-    pub(super) fn look(&mut self, data: &[u8], clock: &impl Clock) -> Option<BatchKind> {
-        if !self.policy.looks() {
-            return None;
-        }
-        let began = Began::now(clock);
-        let kind = self.encoder.look(data);
-        self.times.encoded(began.cost(clock), true);
-        Some(kind)
-    }
-
     /// Encodes a batch with what effort pays, and learns what it cost. False: it is better carried as it is.
     fn encode(&mut self, data: &[u8], clock: &impl Clock) -> bool {
         let kind = self.look(data, clock);
@@ -505,6 +495,7 @@ impl Outbound {
     pub fn stream_lost(&mut self, stream: StreamId) {
         self.references.stream_lost(stream);
         self.crossed.set(stream, 0);
+        self.advances.forget(stream);
         for (connection, sequence) in self.retained.stream_lost(stream) {
             if let Some(sending) = self.connections.get_mut(&connection) {
                 sending.lost(sequence);

@@ -292,6 +292,18 @@ impl EncodingQueue {
 }
 
 impl Outbound {
+    /// What a batch is like, if the choice of its effort asks for that. What looking costs no effort is charged with: it is paid
+    /// whatever is chosen.
+    pub(super) fn look(&mut self, data: &[u8], clock: &impl Clock) -> Option<BatchKind> {
+        if !self.policy.looks() {
+            return None;
+        }
+        let began = Began::now(clock);
+        let kind = self.encoder.look(data);
+        self.times.encoded(began.cost(clock), true);
+        Some(kind)
+    }
+
     /// What a batch is to become; for others to carry out. `None`: it is better carried as it is.
     pub(super) fn plan(&mut self, data: &[u8], clock: &impl Clock) -> Option<Planned> {
         let kind = self.look(data, clock);

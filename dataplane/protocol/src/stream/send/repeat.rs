@@ -2,9 +2,11 @@
 //!
 //! TCP recovers a lost segment in a round trip, mostly; one whose repetition is lost too waits for a timer, and a stream whose
 //! path has died for many. Everything behind the missing frame waits with it, on whichever stream it came. So the oldest frame
-//! under way leaves again, once, on another stream, when it has been on its way for longer than frames take: longer than their
-//! smoothed time and four times its variation, as TCP's own timer has it (RFC 6298). The receiver drops what it has
-//! (DWCP-80). Only a frame that others wait for is repeated, and only a share of the traffic.
+//! under way leaves again, once, on another stream, when nothing has arrived on its own for half as long again as frames take: longer
+//! than a repetition by TCP. A stream that is merely slow goes on, and what it carries comes. Where nobody says what arrives on
+//! streams, a frame is stuck when it has been on its way for longer than the smoothed time of frames and four times its variation, as
+//! TCP's own timer has it (RFC 6298). The receiver drops what it has (DWCP-80). Only a frame that others wait for is repeated, and
+//! only a share of the traffic.
 
 use super::Outbound;
 use crate::limits::{CARRY_WAIT, CARRY_WAIT_STOPPED, REPEATED_BYTES_FREE, REPEATED_SHARE, STUCK_MIN};
@@ -36,9 +38,42 @@ impl Arrivals {
     fn stuck_after(&self) -> Option<Duration> {
         self.smoothed.map(|smoothed| (smoothed + self.variation * 4).max(smoothed * 3 / 2).max(STUCK_MIN))
     }
+
+    /// After how long without an arrival a stream is; the same.
+    fn still_after(&self) -> Option<Duration> {
+        self.smoothed.map(|smoothed| (smoothed * 3 / 2).max(STUCK_MIN))
+    }
+}
+
+/// When something arrived on each stream for the last time, in its order.
+#[derive(Debug, Default)]
+pub(super) struct Advances {
+    streams: Vec<(StreamId, Instant)>,
+}
+
+impl Advances {
+    fn at(&mut self, stream: StreamId, now: Instant) {
+        match self.streams.iter_mut().find(|(id, _)| *id == stream) {
+            Some((_, at)) => *at = now,
+            None => self.streams.push((stream, now)),
+        }
+    }
+
+    fn last(&self, stream: StreamId) -> Option<Instant> {
+        self.streams.iter().find(|(id, _)| *id == stream).map(|(_, at)| *at)
+    }
+
+    pub(super) fn forget(&mut self, stream: StreamId) {
+        self.streams.retain(|(id, _)| *id != stream);
+    }
 }
 
 impl Outbound {
+    /// What `stream` carries arrives: of its bytes the next in order, whosever they are.
+    pub fn advanced(&mut self, stream: StreamId, now: Instant) {
+        self.advances.at(stream, now);
+    }
+
     /// The far side's system has these frames, which `stream` carried. True: more may be read than before.
     pub fn arrived(&mut self, stream: StreamId, frames: &[FrameKey], now: Instant) -> bool {
         let (mut any, share) = (false, self.crossed_share());
@@ -97,13 +132,22 @@ impl Outbound {
 
     /// Frames for which others wait that have arrived, and when each counts as stuck.
     fn holes(&self, elsewhere: bool) -> impl Iterator<Item = (FrameKey, Instant)> + '_ {
-        let after = self.arrivals.stuck_after().filter(|_| elsewhere && self.may_repeat());
-        let connections = self.connections.iter().filter(move |_| after.is_some());
+        let may = elsewhere && self.may_repeat();
+        let connections = self.connections.iter().filter(move |_| may);
         let holes = connections.filter_map(|(id, sending)| Some((*id, sending.hole()?)));
         holes.flat_map(move |(id, (sequence, hole))| {
             let keys = hole.parts.iter().copied().chain(std::iter::once((Lane::Connection(id), sequence)));
-            keys.filter_map(move |key| Some((key, self.retained.stuck_since(&key)?.after(after?))))
+            keys.filter_map(move |key| Some((key, self.stuck_at(&key)?)))
         })
+    }
+
+    /// When a frame counts as stuck, if it is on its way for the first time.
+    fn stuck_at(&self, key: &FrameKey) -> Option<Instant> {
+        let (stream, taken_at) = self.retained.on_its_way(key)?;
+        match self.advances.last(stream) {
+            Some(advanced_at) => Some(taken_at.max(advanced_at).after(self.arrivals.still_after()?)),
+            None => Some(taken_at.after(self.arrivals.stuck_after()?)),
+        }
     }
 }
 
