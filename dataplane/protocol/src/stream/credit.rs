@@ -15,8 +15,8 @@ const FIRST_SHARE: u64 = 64;
 /// A promise grows so many times each time that a part of it was taken: streams that begin slowly double what they carry in each round
 /// trip, and what they carried is taken one or two later.
 const GROWTH: u64 = 4;
-/// That part. Less is a word or two, and says nothing of a hypervisor that reads; with half of it a long path was held up by
-/// promises for a third of a second of its first.
+/// That part. Less is a word or two, and says nothing of a hypervisor that reads; with half of it promises held a long path up
+/// for a third of its first 1.4 s, in a trace.
 const GROWS_AFTER: u64 = 8;
 
 /// Memory for what peers may send. Clones share it.

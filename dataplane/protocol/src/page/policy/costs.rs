@@ -2,7 +2,7 @@
 //!
 //! Batches that lz4 leaves a bit more of cost a bit more: what is known of one kind says something of those beside it, and more
 //! than what was measured of them long ago. An effort that is not used for a kind is not measured there, so that what one odd
-//! moment taught would stay. Estimates are therefore means over all kinds ([`Costs::cost`]), relative to a guess, and each counts
+//! moment taught would stay. Estimates are therefore means over all kinds ([`Costs::mean`]), relative to a guess, and each counts
 //! by how near and how fresh it is.
 
 use super::super::Effort;
@@ -43,8 +43,12 @@ struct Cell {
 }
 
 impl Cell {
+    fn is_stale(&self, now: u64) -> bool {
+        now - self.measured_at > STALE_AFTER
+    }
+
     fn learn(&mut self, cost: f64, ratio: f64, now: u64) {
-        let stale = now - self.measured_at > STALE_AFTER;
+        let stale = self.is_stale(now);
         let Some(believed) = self.cost else {
             (self.cost, self.best, self.ratio) = (Some(cost), cost, ratio);
             (self.measured_at, self.tried_at) = (now, now);
@@ -77,7 +81,7 @@ pub(super) struct Costs {
     slow: f64,
     slow_best: f64,
     measured: bool,
-    /// The batch at hand.
+    /// The batch at hand: how many there have been.
     now: u64,
 }
 
@@ -124,13 +128,11 @@ impl Costs {
             return 0.0;
         }
         let guess = cost_guess(effort, kind);
-        let beside = |other: Kind, cell: &Cell| {
-            let cost = if at_best { Some(cell.best) } else { cell.cost };
-            cost.map_or(0.0, |cost| cost / cost_guess(effort, other))
-        };
-        let factor = self.mean(at, kind, if at_best { self.slow_best } else { self.slow }, beside);
+        let seen = |cell: &Cell| cell.cost.filter(|_| !at_best).unwrap_or(cell.best);
+        let slow = if at_best { self.slow_best } else { self.slow };
+        let factor = self.mean(at, kind, slow, |other, cell| seen(cell) / cost_guess(effort, other));
         // Another effort may have shown meanwhile how fast this core can be.
-        guess * if at_best { factor.min(self.slow_best) } else { factor }
+        guess * if at_best { factor.min(slow) } else { factor }
     }
 
     /// The mean of what was measured of an effort, at this kind of batch and others beside it.
@@ -176,6 +178,11 @@ impl Costs {
         true
     }
 
+    /// How many batches there have been.
+    pub(super) fn batches(&self) -> u64 {
+        self.now
+    }
+
     /// The next batch is at hand.
     pub(super) fn next_batch(&mut self) {
         self.now += 1;
@@ -192,13 +199,14 @@ impl Costs {
         } else {
             (self.slow, self.slow_best, self.measured) = (factor, factor, true);
         }
-        let believed = (self.cost(at, kind, false), self.ratio(at, kind));
-        let cell = &mut self.cells[at][kind.index()];
-        // What was measured long ago is not what was believed by now.
-        if cell.cost.is_some() && self.now - cell.measured_at > STALE_AFTER {
-            (cell.cost, cell.ratio) = (Some(believed.0), believed.1);
+        let known = self.cells[at][kind.index()];
+        if known.cost.is_some() && known.is_stale(self.now) {
+            // What was measured long ago is not what was believed by now.
+            let believed = (Some(self.cost(at, kind, false)), self.ratio(at, kind));
+            let cell = &mut self.cells[at][kind.index()];
+            (cell.cost, cell.ratio) = believed;
         }
-        cell.learn(cost, ratio.min(1.0), self.now);
+        self.cells[at][kind.index()].learn(cost, ratio.min(1.0), self.now);
     }
 
     /// Expected cost in nanoseconds a guest byte, if it has been measured.

@@ -60,7 +60,6 @@ pub struct Policy {
     price_at_best: Price,
     /// How much of a batch is owed to the upper of the two places around the price.
     owed: f64,
-    batches: u64,
 }
 
 impl Policy {
@@ -87,7 +86,6 @@ impl Policy {
             price: Price::AT_FIRST,
             price_at_best: Price::AT_FIRST,
             owed: 0.0,
-            batches: 0,
         }
     }
 
@@ -123,7 +121,7 @@ impl Policy {
     /// Whether [`Policy::choose`] should be told what the next batch is like.
     pub fn looks(&self) -> bool {
         let compresses = !self.price.is_zero() || !self.price_at_best.is_zero();
-        self.is_adaptive() && (compresses || self.batches.is_multiple_of(LOOK_EVERY))
+        self.is_adaptive() && (compresses || self.costs.batches().is_multiple_of(LOOK_EVERY))
     }
 
     /// Takes what holds batches up, as far as it is known by now.
@@ -146,7 +144,6 @@ impl Policy {
 
     /// The effort for a batch of `batch_bytes`. `kind` is what it is like, if that was asked for by [`Policy::looks`].
     pub fn choose(&mut self, batch_bytes: usize, kind: Option<Kind>) -> Effort {
-        self.batches += 1;
         self.costs.next_batch();
         if !self.is_adaptive() {
             return self.costs.efforts()[0];

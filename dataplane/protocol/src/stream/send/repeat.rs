@@ -39,7 +39,7 @@ impl Arrivals {
         self.smoothed.map(|smoothed| (smoothed + self.variation * 4).max(smoothed * 3 / 2).max(STUCK_MIN))
     }
 
-    /// After how long without an arrival a stream is; the same.
+    /// After how long without an arrival a stream lies still; `None` while nothing is known.
     fn still_after(&self) -> Option<Duration> {
         self.smoothed.map(|smoothed| (smoothed * 3 / 2).max(STUCK_MIN))
     }
