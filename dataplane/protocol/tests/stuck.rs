@@ -128,6 +128,32 @@ fn what_still_arrives_is_not_sent_again() {
     assert!(source.next_frame(B, due).is_some(), "nothing has arrived there for too long");
 }
 
+/// A stream that crawls is not waited for, although what it carries goes on to arrive.
+#[test]
+fn what_crawls_is_sent_again() {
+    let (mut source, _) = pair();
+    source.open_connection("migration", at(0)).unwrap();
+    let opening = source.next_frame(B, at(0)).unwrap();
+    source.arrived(B, &[key(&opening)], at(10));
+    write(&mut source, 1, at(10));
+    let crawling = source.next_frame(A, at(10)).unwrap();
+    write(&mut source, 2, at(10));
+    let other = source.next_frame(B, at(10)).unwrap();
+    source.arrived(B, &[key(&other)], at(20));
+    source.advanced(A, at(40));
+    source.crawls(A);
+    let due = source.deadline().unwrap();
+    assert_eq!(due, at(10).after(STUCK_MIN), "how long it has been on its way is all that counts");
+    source.tick(at(40));
+    assert_eq!(key(&source.next_frame(B, at(40)).unwrap()), key(&crawling));
+    // It gets on again: what it is given now is waited for.
+    source.advanced(A, at(41));
+    write(&mut source, 3, at(41));
+    source.next_frame(A, at(41)).unwrap();
+    source.tick(at(42).after(STUCK_MIN / 2));
+    assert!(!source.has_frames());
+}
+
 /// What crossed the path and waits behind a hole takes nothing of the window: other streams go on.
 #[test]
 fn a_hole_does_not_use_up_the_window() {

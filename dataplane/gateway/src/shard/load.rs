@@ -3,7 +3,7 @@
 //! A frame goes to the stream that will deliver it first. Streams that were given more than their path takes would keep it from
 //! faster ones, so each is given what it needs to stay busy until it is looked at again, by its own rate.
 
-use crate::limits::{STREAM_QUEUE_BYTES, STREAM_QUEUE_BYTES_MIN, UNSENT_BYTES_MAX};
+use crate::limits::{CRAWLS, STREAM_QUEUE_BYTES, STREAM_QUEUE_BYTES_MIN, UNSENT_BYTES_MAX};
 use novacron_protocol::time::Instant;
 use novacron_transport::contract::Flow;
 use std::time::Duration;
@@ -65,6 +65,14 @@ impl Load {
         self.round_trip / 2 + Duration::from_nanos(u64::try_from(waits).unwrap_or(u64::MAX))
     }
 
+    /// Whether all that it carries takes so long that it would come sooner by another stream, which would deliver a usual frame in
+    /// `soonest`. What has crossed has to wait for the rest, but needs nothing more of the path.
+    pub(crate) fn crawls_beside(&self, soonest: Duration) -> bool {
+        let to_cross = self.outstanding_bytes.saturating_sub(self.beyond_bytes);
+        let arrives_in = Load { outstanding_bytes: to_cross, ..*self }.delivers_in(0, self.at);
+        to_cross > 0 && arrives_in > soonest * CRAWLS + self.round_trip
+    }
+
     /// Bytes that may wait unsent in the kernel.
     pub(crate) fn unsent_bound(&self) -> usize {
         let bytes = bytes_in(self.rate, UNSENT_TIME);
@@ -113,6 +121,22 @@ mod tests {
         let stalled = load(200_000, 1448 * 20, 50 * MS);
         let busy = load(400_000, 5_000_000, 50 * MS);
         assert!(stalled.delivers_in(60_000, Instant::START) > 10 * busy.delivers_in(60_000, Instant::START));
+    }
+
+    /// BBR leaves a stream four segments a round trip while it looks how short the path is.
+    #[test]
+    fn a_stream_of_four_segments_a_round_trip_crawls() {
+        let usual = load(0, 5_000_000, 20 * MS);
+        let soonest = usual.delivers_in(64 * 1024, Instant::START);
+        let four = 4 * 1448 * 50;
+        assert!(load(200_000, four, 20 * MS).crawls_beside(soonest));
+        assert!(!load(4 * 1448, four, 20 * MS).crawls_beside(soonest), "that is all that it has");
+        assert!(!load(0, four, 20 * MS).crawls_beside(soonest));
+        let repaired = Load { beyond_bytes: 198_000, ..load(200_000, four, 20 * MS) };
+        assert!(!repaired.crawls_beside(soonest), "it waits for one segment");
+        // One that is as slow as all of them is none.
+        let slow = load(64 * 1024, 500_000, 50 * MS);
+        assert!(!slow.crawls_beside(load(0, 500_000, 50 * MS).delivers_in(64 * 1024, Instant::START)));
     }
 
     #[test]

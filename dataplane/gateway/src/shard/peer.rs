@@ -20,6 +20,7 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Answers to frames of no session wait here; few are needed, and a flood of questions gets few answers.
 const ANSWERS_MAX: usize = 16;
@@ -53,6 +54,8 @@ pub(crate) struct Stream {
     /// Since when nothing of what waited was for it: it is not proven for that session yet, or carries the frame already.
     pub(crate) fruitless: Cell<Option<Instant>>,
     pub(crate) load: Cell<Load>,
+    /// When it was last looked at, other streams would have delivered sooner what it carries.
+    crawls: Cell<bool>,
     /// When it was last looked at.
     pub(crate) looked_at: Cell<Instant>,
     pub(crate) under_way: RefCell<UnderWay>,
@@ -78,6 +81,7 @@ impl Stream {
             chosen: Cell::default(),
             fruitless: Cell::default(),
             load: Cell::default(),
+            crawls: Cell::default(),
             looked_at: Cell::default(),
             under_way: RefCell::default(),
             answers: RefCell::default(),
@@ -305,16 +309,34 @@ impl Peer {
     pub(crate) fn arrived(&self, stream: &Stream, load: &Load) {
         let (bytes, news) = stream.under_way.borrow_mut().arrived(load.outstanding_bytes, load.beyond_bytes);
         self.count_arrived(bytes);
-        if bytes > 0 {
-            let now = clock::now();
-            self.sessions.borrow().iter().for_each(|running| running.advanced(stream.id, now));
-        }
+        self.advances(stream, bytes > 0, load);
         for part in news {
             let running = self.sessions.borrow().iter().find(|running| running.id == part.session).cloned();
             if let Some(running) = running {
                 running.arrived(stream.id, &part.arrived, part.beyond);
             }
         }
+    }
+
+    /// Whether what `stream` carries comes along, or would come sooner by another.
+    fn advances(&self, stream: &Stream, arrives: bool, load: &Load) {
+        let now = clock::now();
+        let crawls = self.soonest_beside(stream, now).is_some_and(|soonest| load.crawls_beside(soonest));
+        if crawls && !stream.crawls.get() {
+            self.sessions().iter().for_each(|running| running.crawls(stream.id));
+        }
+        stream.crawls.set(crawls);
+        if arrives && !crawls {
+            self.sessions.borrow().iter().for_each(|running| running.advanced(stream.id, now));
+        }
+    }
+
+    /// When the best of the streams beside `stream` would deliver a frame more.
+    fn soonest_beside(&self, stream: &Stream, now: Instant) -> Option<Duration> {
+        let streams = self.streams.borrow();
+        let others = streams.iter().filter(|other| other.id != stream.id && !other.retiring.get());
+        let loads = others.map(|other| other.load.get()).filter(|load| load.rate > 0);
+        loads.map(|load| load.delivers_in(USUAL_FRAME_BYTES, now)).min()
     }
 
     /// Whether any session has a frame for some stream.

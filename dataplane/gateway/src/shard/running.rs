@@ -318,6 +318,11 @@ impl Running {
         self.core.borrow_mut().advanced(stream, now);
     }
 
+    /// Other streams would deliver sooner what `stream` carries.
+    pub(crate) fn crawls(&self, stream: StreamId) {
+        self.with(|core| core.crawls(stream));
+    }
+
     /// The peer's system has these frames, which `stream` carried, and behind something lost so many bytes of others.
     pub(crate) fn arrived(&self, stream: StreamId, frames: &[(Lane, u64)], beyond_bytes: u64) {
         self.with(|core| {

@@ -21,6 +21,11 @@ impl Session {
         self.outbound.advanced(stream, now);
     }
 
+    /// What `stream` carries arrives so slowly that other streams would deliver it sooner from the beginning. Holds until it advances.
+    pub fn crawls(&mut self, stream: StreamId) {
+        self.outbound.crawls(stream);
+    }
+
     /// Of what is under way on `stream` so many bytes have crossed the path and wait there for something lost before them: they
     /// need nothing more of it. Told anew whenever it changes, and before the frames that have arrived meanwhile.
     pub fn crossed(&mut self, stream: StreamId, bytes: u64, now: Instant) {

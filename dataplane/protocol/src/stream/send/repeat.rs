@@ -3,8 +3,9 @@
 //! TCP recovers a lost segment in a round trip, mostly; one whose repetition is lost too waits for a timer, and a stream whose
 //! path has died for many. Everything behind the missing frame waits with it, on whichever stream it came. So the oldest frame
 //! under way leaves again, once, on another stream, when nothing has arrived on its own for half as long again as frames take: longer
-//! than a repetition by TCP. A stream that is merely slow goes on, and what it carries comes. Where nobody says what arrives on
-//! streams, a frame is stuck when it has been on its way for longer than the smoothed time of frames and four times its variation, as
+//! than a repetition by TCP. A stream that is merely slow goes on, and what it carries comes; one that crawls, so that others would
+//! deliver the same sooner from the beginning, counts as still: BBR leaves a stream four segments a round trip for 200 ms to see how
+//! short the path is (Cardwell et al., ACM Queue 14-5, ProbeRTT). Where nobody says what arrives on streams, a frame is stuck when it has been on its way for longer than the smoothed time of frames and four times its variation, as
 //! TCP's own timer has it (RFC 6298). The receiver drops what it has (DWCP-80). Only a frame that others wait for is repeated, and
 //! only a share of the traffic.
 
@@ -45,22 +46,31 @@ impl Arrivals {
     }
 }
 
-/// When something arrived on each stream for the last time, in its order.
+/// How a stream gets on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Advance {
+    /// Something arrived on it, in its order, for the last time then.
+    Last(Instant),
+    /// Too slowly to wait for it.
+    Crawls,
+}
+
+/// How each stream gets on, as far as somebody says.
 #[derive(Debug, Default)]
 pub(super) struct Advances {
-    streams: Vec<(StreamId, Instant)>,
+    streams: Vec<(StreamId, Advance)>,
 }
 
 impl Advances {
-    fn at(&mut self, stream: StreamId, now: Instant) {
+    fn set(&mut self, stream: StreamId, advance: Advance) {
         match self.streams.iter_mut().find(|(id, _)| *id == stream) {
-            Some((_, at)) => *at = now,
-            None => self.streams.push((stream, now)),
+            Some((_, before)) => *before = advance,
+            None => self.streams.push((stream, advance)),
         }
     }
 
-    fn last(&self, stream: StreamId) -> Option<Instant> {
-        self.streams.iter().find(|(id, _)| *id == stream).map(|(_, at)| *at)
+    fn of(&self, stream: StreamId) -> Option<Advance> {
+        self.streams.iter().find(|(id, _)| *id == stream).map(|(_, advance)| *advance)
     }
 
     pub(super) fn forget(&mut self, stream: StreamId) {
@@ -71,7 +81,12 @@ impl Advances {
 impl Outbound {
     /// What `stream` carries arrives: of its bytes the next in order, whosever they are.
     pub fn advanced(&mut self, stream: StreamId, now: Instant) {
-        self.advances.at(stream, now);
+        self.advances.set(stream, Advance::Last(now));
+    }
+
+    /// What `stream` carries arrives so slowly that other streams would deliver it sooner from the beginning; until it advances.
+    pub fn crawls(&mut self, stream: StreamId) {
+        self.advances.set(stream, Advance::Crawls);
     }
 
     /// The far side's system has these frames, which `stream` carried. True: more may be read than before.
@@ -144,8 +159,9 @@ impl Outbound {
     /// When a frame counts as stuck, if it is on its way for the first time.
     fn stuck_at(&self, key: &FrameKey) -> Option<Instant> {
         let (stream, taken_at) = self.retained.on_its_way(key)?;
-        match self.advances.last(stream) {
-            Some(advanced_at) => Some(taken_at.max(advanced_at).after(self.arrivals.still_after()?)),
+        match self.advances.of(stream) {
+            Some(Advance::Last(at)) => Some(taken_at.max(at).after(self.arrivals.still_after()?)),
+            Some(Advance::Crawls) => Some(taken_at.after(STUCK_MIN)),
             None => Some(taken_at.after(self.arrivals.stuck_after()?)),
         }
     }
