@@ -303,3 +303,29 @@ fn what_did_not_change_is_not_sent_again() {
     }
     assert_eq!(out.tally.unchanged_pages, PAGES as u32);
 }
+
+/// What a program receives it copies: random bytes stand in a buffer of its system and, moved, in its own memory. The window finds
+/// them, and a part that seems to be of nothing but random bytes is no reason to keep them from it.
+#[test]
+fn random_bytes_that_were_copied_elsewhere_are_found() {
+    const MOVED: usize = 100;
+    let mut guest = Guest::new();
+    let (buffers, copies): (Vec<u64>, Vec<u64>) = (0..PAGES).partition(|page| page % 2 == 0);
+    for page in &buffers {
+        guest.write(*page, &Write::Random(*page));
+        let mut copy = guest.pages[*page as usize].clone();
+        copy.rotate_left(MOVED);
+        guest.pages[*page as usize + 1] = copy;
+    }
+    let effort = Effort::Zstd { level: 3 };
+    let (mut encoder, mut destination) = (BatchEncoder::remembering(1, ROOMY), Destination::new(1, ROOMY));
+    let mut sizes = Vec::new();
+    for pages in [&buffers, &copies] {
+        let (batch, spans) = guest.batch(pages);
+        let mut out = EncodedBatch::default();
+        assert_eq!(encoder.encode(&batch, &spans, effort, &Instant::START, &mut out), Choice::Structured);
+        assert!(destination.take(&out, batch.len()) == batch);
+        sizes.push(out.tally.encoded_bytes);
+    }
+    assert!(sizes[1] < sizes[0] / 10, "{sizes:?}");
+}

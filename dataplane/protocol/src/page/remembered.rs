@@ -228,15 +228,17 @@ impl MemoryWriter {
         out: &mut Vec<u8>,
     ) -> u8 {
         let block = &self.bodies;
-        if bodies >= SAMPLED_FROM_BYTES && !self.sampler.compressible(&block[..bodies], effort) {
-            out.extend_from_slice(block);
-            return Codec::Raw.id();
-        }
+        // Whatever it looks like: random bytes come again, in a page that they were copied to, and are found only in a window that
+        // has them.
         if let (Effort::Zstd { level }, Some(window)) = (effort, &mut memory.window)
             && level >= WINDOW_LEVEL_MIN
             && let Some(begins) = window.append(block, level, out)
         {
             return if begins { WINDOW_BEGINS } else { WINDOW_GOES_ON };
+        }
+        if bodies >= SAMPLED_FROM_BYTES && !self.sampler.compressible(&block[..bodies], effort) {
+            out.extend_from_slice(block);
+            return Codec::Raw.id();
         }
         compressor.append(block, effort, out).id()
     }

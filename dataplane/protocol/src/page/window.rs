@@ -12,6 +12,15 @@ use std::sync::Arc;
 use super::content::{ContentKey, KnownContent, ReceivedContent, SentContent};
 use crate::limits::{PART_BYTES_MAX, WINDOW_LEVEL_PATIENCE, ZSTD_LEVEL_MAX, ZSTD_LEVEL_MIN};
 
+/// At this level zstd looks in two tables, of matches of 8 bytes and more and of fewer (`dfast`). Long matches are found through their own
+/// table here, so tables that the nearest caches hold find as much, and shorter matches pay.
+const LEVEL_OF_TWO_TABLES: i32 = 3;
+const TWO_TABLES_LOG: [u32; 2] = [15, 16];
+const SHORTEST_MATCH: u32 = 4;
+
+/// One position in 2^8 goes into the table of long matches: what repeats is a few hundred bytes and more, or was found as a difference.
+const LONG_MATCH_RATE_LOG: u32 = 8;
+
 /// From here on levels make their tables as large as the window unless they are told otherwise.
 const LEVEL_OF_LARGE_TABLES: i32 = 4;
 
@@ -95,8 +104,14 @@ impl WindowEncoder {
         zstd.set_parameter(CParameter::CompressionLevel(level)).ok()?;
         zstd.set_parameter(CParameter::WindowLog(self.log)).ok()?;
         zstd.set_parameter(CParameter::EnableLongDistanceMatching(true)).ok()?;
+        zstd.set_parameter(CParameter::LdmHashRateLog(LONG_MATCH_RATE_LOG)).ok()?;
         // Every batch is verified as a whole by its digest.
         zstd.set_parameter(CParameter::ChecksumFlag(false)).ok()?;
+        if level == LEVEL_OF_TWO_TABLES {
+            zstd.set_parameter(CParameter::HashLog(TWO_TABLES_LOG[0])).ok()?;
+            zstd.set_parameter(CParameter::ChainLog(TWO_TABLES_LOG[1])).ok()?;
+            zstd.set_parameter(CParameter::MinMatch(SHORTEST_MATCH)).ok()?;
+        }
         if level >= LEVEL_OF_LARGE_TABLES {
             zstd.set_parameter(CParameter::HashLog(TABLE_LOG)).ok()?;
             zstd.set_parameter(CParameter::ChainLog(TABLE_LOG)).ok()?;
