@@ -8,8 +8,8 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::drive::{Report, Work};
 use crate::limits::{
-    DATABASE_HISTORY_ROWS, DATABASE_ROWS_A_LOOK, DATABASE_ROWS_A_TRANSACTION, DATABASE_TEXT_BYTES,
-    PROGRAM_DEBT_MAX, SQL_LINE_BYTES_MAX,
+    DATABASE_HISTORY_ROWS, DATABASE_ROWS_A_COMMIT, DATABASE_ROWS_A_LOOK, DATABASE_ROWS_A_TRANSACTION,
+    DATABASE_TEXT_BYTES, PROGRAM_DEBT_MAX, SQL_LINE_BYTES_MAX,
 };
 use crate::pace::MILLIONTHS;
 use crate::page::{Kind, Page, PageId};
@@ -68,6 +68,9 @@ impl Database {
              BEGIN;\n",
         )?;
         for id in 0..rows {
+            if id > 0 && id.is_multiple_of(DATABASE_ROWS_A_COMMIT) {
+                database.ask("COMMIT; BEGIN;\n")?;
+            }
             let text = database.text(id, 0);
             writeln!(database.output, "INSERT INTO rows VALUES({id},0,'{text}');")
                 .context("writing to sqlite3")?;

@@ -41,20 +41,17 @@ pub(crate) const REDIS_BURST_REQUESTS: u64 = 16;
 /// The shortest value in redis; the longest is a page.
 pub(crate) const REDIS_VALUE_BYTES_MIN: usize = 512;
 
-/// Values in redis, all together.
-pub(crate) const REDIS_BYTES: u64 = 64 << 20;
-
 /// The longest string taken from redis: no value is longer than a page.
 pub(crate) const REPLY_BYTES_MAX: usize = 64 << 10;
 
 /// The longest line taken from redis; its error messages are shorter.
 pub(crate) const REPLY_LINE_BYTES_MAX: u64 = 4096;
 
-/// Text of all rows of the database.
-pub(crate) const DATABASE_BYTES: u64 = 32 << 20;
-
 /// Text of one row: half a page of the database, so that rows share pages.
 pub(crate) const DATABASE_TEXT_BYTES: usize = 1900;
+
+/// Rows that are filled in by one transaction: its log is as large as they are, and both have to fit into memory.
+pub(crate) const DATABASE_ROWS_A_COMMIT: usize = 16_384;
 
 /// Rows that a transaction writes anew.
 pub(crate) const DATABASE_ROWS_A_TRANSACTION: usize = 4;

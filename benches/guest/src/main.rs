@@ -51,7 +51,6 @@ use crate::compile::Compile;
 use crate::database::Database;
 use crate::disk::Disk;
 use crate::drive::Work;
-use crate::limits::{DATABASE_BYTES, REDIS_BYTES};
 use crate::params::{Params, Workload};
 use crate::redis::Redis;
 use crate::serial::Serial;
@@ -94,12 +93,12 @@ fn begin(params: &Params) -> Result<(Box<dyn Work>, u64, u64)> {
             (Box::new(Workset::new(seed, params.mix, work, fill)), work, fill)
         }
         Workload::Redis => {
-            let redis = Redis::start(seed, REDIS_BYTES)?;
+            let redis = Redis::start(seed, params.work_bytes())?;
             let keys = redis.keys();
             (Box::new(redis), keys, 0)
         }
         Workload::Database => {
-            let database = Database::start(seed, DATABASE_BYTES)?;
+            let database = Database::start(seed, params.work_bytes())?;
             let rows = database.rows();
             (Box::new(database), rows, 0)
         }

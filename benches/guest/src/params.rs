@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `workload` | a name of [`Workload`] | `dirty` |
 //! | `rate` | units of the workload's own a second, decimals allowed | 20 |
-//! | `work_mib` | MiB that are dirtied over and over | 64 |
+//! | `work_mib` | MiB that are dirtied over and over; of values in redis, of rows in the database | 64 |
 //! | `mix` | `zero:text:random`, shares of the pages | `10:60:30` |
 //! | `beat_ms` | heartbeat interval | 5 |
 //! | `fill` | 1: all memory left is written with pages that are not zero | 0 |
@@ -93,7 +93,11 @@ impl Params {
     }
 
     pub(crate) fn work_pages(&self) -> u64 {
-        self.work_mib * ((1 << 20) / PAGE_BYTES as u64)
+        self.work_bytes() / PAGE_BYTES as u64
+    }
+
+    pub(crate) fn work_bytes(&self) -> u64 {
+        self.work_mib << 20
     }
 }
 

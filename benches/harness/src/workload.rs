@@ -65,10 +65,11 @@ pub fn text(guest: &GuestPart) -> String {
 /// When the workload is not known or its disk is missing.
 pub fn options(guest: &GuestPart) -> Result<QemuOptions> {
     let usual = GuestOptions::default();
+    let workload = of(guest).map_err(anyhow::Error::msg)?;
     let options = GuestOptions {
-        workload: of(guest).map_err(anyhow::Error::msg)?,
+        workload,
         rate: guest.rate,
-        work_mib: guest.work_mib.unwrap_or(usual.work_mib),
+        work_mib: guest.work_mib.unwrap_or(workload.default_work_mib()),
         mix: match guest.mix {
             Some([zero, text, random]) => (zero, text, random),
             // A guest that is filled has no zero pages anywhere.

@@ -17,7 +17,7 @@ pub struct GuestOptions {
     /// How much of it, in the workload's own unit a second; `None`: `rate_mb` for the dirtier and random pages, else
     /// [`Workload::default_rate`].
     pub rate: Option<f64>,
-    /// Memory that is dirtied over and over, MiB.
+    /// Memory that is dirtied over and over, MiB; all values that redis holds, or rows of the database.
     pub work_mib: u32,
     /// How fast, MB (10^6 bytes) a second.
     pub rate_mb: u32,
@@ -36,7 +36,7 @@ impl Default for GuestOptions {
         Self {
             workload: Workload::default(),
             rate: None,
-            work_mib: 64,
+            work_mib: Workload::default().default_work_mib(),
             rate_mb: 20,
             mix: (10, 60, 30),
             beat: Duration::from_millis(5),
@@ -49,7 +49,7 @@ impl Default for GuestOptions {
 impl GuestOptions {
     /// A guest that does this, at the rate of `None` and with all else as by default.
     pub fn of(workload: Workload) -> Self {
-        Self { workload, ..Self::default() }
+        Self { workload, work_mib: workload.default_work_mib(), ..Self::default() }
     }
 
     /// The rate that the guest is given, in its workload's own unit a second.

@@ -103,6 +103,14 @@ impl Workload {
         }
     }
 
+    /// What it dirties over and over, or begins with, unless told otherwise, MiB.
+    pub const fn default_work_mib(self) -> u32 {
+        match self {
+            Self::Database => 32,
+            _ => 64,
+        }
+    }
+
     /// Whether it needs programs from the guest's disk image, which `make guest-image` makes.
     pub const fn needs_image(self) -> bool {
         matches!(self, Self::Redis | Self::Database | Self::Compile | Self::Disk)

@@ -52,7 +52,7 @@ pub struct GuestPart {
     pub memory_mib: Option<u32>,
     /// How much work each second: MB (10^6 bytes) for `dirty` and `random`, else what the workload counts.
     pub rate: Option<f64>,
-    /// Memory that is dirtied over and over, MiB.
+    /// Memory that is dirtied over and over, MiB; all values that redis holds, or rows of the database.
     pub work_mib: Option<u32>,
     /// Shares of zero, text and random pages.
     pub mix: Option<[u32; 3]>,
