@@ -3,7 +3,7 @@
 //! A frame goes to the stream that will deliver it first. Streams that were given more than their path takes would keep it from
 //! faster ones, so each is given what it needs to stay busy until it is looked at again, by its own rate.
 
-use crate::limits::{CRAWLS, STREAM_QUEUE_BYTES, STREAM_QUEUE_BYTES_MIN, UNSENT_BYTES_MAX};
+use crate::limits::{CRAWLS, CRAWLS_MIN, STREAM_QUEUE_BYTES, STREAM_QUEUE_BYTES_MIN, UNSENT_BYTES_MAX};
 use novacron_protocol::time::Instant;
 use novacron_transport::contract::Flow;
 use std::time::Duration;
@@ -70,7 +70,7 @@ impl Load {
     pub(crate) fn crawls_beside(&self, soonest: Duration) -> bool {
         let to_cross = self.outstanding_bytes.saturating_sub(self.beyond_bytes);
         let arrives_in = Load { outstanding_bytes: to_cross, ..*self }.delivers_in(0, self.at);
-        to_cross > 0 && arrives_in > soonest * CRAWLS + self.round_trip
+        to_cross > 0 && arrives_in > soonest * CRAWLS + self.round_trip + CRAWLS_MIN
     }
 
     /// Bytes that may wait unsent in the kernel.
@@ -134,6 +134,9 @@ mod tests {
         assert!(!load(0, four, 20 * MS).crawls_beside(soonest));
         let repaired = Load { beyond_bytes: 198_000, ..load(200_000, four, 20 * MS) };
         assert!(!repaired.crawls_beside(soonest), "it waits for one segment");
+        // On a machine's own path a queue that the other has not got is gone in no time.
+        let loopback = load(1_000_000, 50_000_000, MS / 20);
+        assert!(!loopback.crawls_beside(load(0, 50_000_000, MS / 20).delivers_in(64 * 1024, Instant::START)));
         // One that is as slow as all of them is none.
         let slow = load(64 * 1024, 500_000, 50 * MS);
         assert!(!slow.crawls_beside(load(0, 500_000, 50 * MS).delivers_in(64 * 1024, Instant::START)));
