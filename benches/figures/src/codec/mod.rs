@@ -83,7 +83,9 @@ pub(crate) fn measure(mib: u64, captures: &[PathBuf], say: &dyn Fn(&str)) -> Res
     }
     // The first finds memory that nobody has touched: it does not count.
     if let Some((_, bytes)) = streams.first() {
-        run(bytes, FAST, |_| {})?;
+        for codec in [FAST, SMALL] {
+            run(bytes, codec, |_| {})?;
+        }
     }
     let mut rows = Vec::new();
     for (at, (name, bytes)) in streams.iter().enumerate() {
