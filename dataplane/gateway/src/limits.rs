@@ -122,9 +122,11 @@ pub(crate) const UNSENT_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// How much sooner another stream must deliver a frame for it to be left to it: less is not worth waking it.
 pub(crate) const SOONER_MIN: Duration = Duration::from_millis(2);
 
-/// A stream that needs so many times as long for what it carries as another would for a usual frame, and a round trip, and so much
-/// longer, is not waited for: its frames leave again elsewhere. On a short path all of that is less than a busy machine is late by.
+/// A stream that needs so many times as long for what it carries as another would for a usual frame, and a round trip and
+/// [`CRAWLS_MIN`], is not waited for: its frames leave again elsewhere.
 pub(crate) const CRAWLS: u32 = 3;
+
+/// And so much longer: on a short path all of that is less than a busy machine is late by.
 pub(crate) const CRAWLS_MIN: Duration = Duration::from_millis(50);
 
 /// How long a stream that could carry nothing of what waited is passed over.
