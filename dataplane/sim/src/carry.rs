@@ -143,14 +143,14 @@ impl World {
             let now = self.instant();
             // Here and there it says that more has crossed, true or not: windows may follow that, and nothing else.
             let crossed = if self.random.per_million(250_000) { self.random.spread(1, 1 << 20) } else { 0 };
-            // And that a stream crawls, which costs a repetition.
-            let crawls = self.random.per_million(100_000);
+            // And that a stream crawls, which costs a repetition; or it does not say how the stream gets on.
+            let (crawls, advances) = (self.random.per_million(100_000), self.random.per_million(500_000));
             self.with_session(from, Cause::Arrived, |session| {
                 session.crossed(StreamId(id), crossed, now);
                 session.arrived(StreamId(id), &[frame], now);
                 if crawls {
                     session.crawls(StreamId(id));
-                } else {
+                } else if advances {
                     session.advanced(StreamId(id), now);
                 }
             })?;

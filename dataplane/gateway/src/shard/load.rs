@@ -65,12 +65,16 @@ impl Load {
         self.round_trip / 2 + Duration::from_nanos(u64::try_from(waits).unwrap_or(u64::MAX))
     }
 
-    /// Whether all that it carries takes so long that it would come sooner by another stream, which would deliver a usual frame in
-    /// `soonest`. What has crossed has to wait for the rest, but needs nothing more of the path.
-    pub(crate) fn crawls_beside(&self, soonest: Duration) -> bool {
+    /// Whether all that it carries takes so long that it would come sooner by another stream, of which the best would deliver a usual
+    /// frame in `soonest`: asked only where it takes long at all, since all streams have to be looked at for it. What has crossed
+    /// has to wait for the rest, but needs nothing more of the path.
+    pub(crate) fn crawls(&self, soonest: impl FnOnce() -> Option<Duration>) -> bool {
         let to_cross = self.outstanding_bytes.saturating_sub(self.beyond_bytes);
         let arrives_in = Load { outstanding_bytes: to_cross, ..*self }.delivers_in(0, self.at);
-        to_cross > 0 && arrives_in > soonest * CRAWLS + self.round_trip + CRAWLS_MIN
+        let usual = self.round_trip + CRAWLS_MIN;
+        to_cross > 0
+            && arrives_in > usual
+            && soonest().is_some_and(|soonest| arrives_in > usual + soonest * CRAWLS)
     }
 
     /// Bytes that may wait unsent in the kernel.
@@ -127,19 +131,21 @@ mod tests {
     #[test]
     fn a_stream_of_four_segments_a_round_trip_crawls() {
         let usual = load(0, 5_000_000, 20 * MS);
-        let soonest = usual.delivers_in(64 * 1024, Instant::START);
+        let soonest = || Some(usual.delivers_in(64 * 1024, Instant::START));
         let four = 4 * 1448 * 50;
-        assert!(load(200_000, four, 20 * MS).crawls_beside(soonest));
-        assert!(!load(4 * 1448, four, 20 * MS).crawls_beside(soonest), "that is all that it has");
-        assert!(!load(0, four, 20 * MS).crawls_beside(soonest));
+        assert!(load(200_000, four, 20 * MS).crawls(soonest));
+        assert!(!load(4 * 1448, four, 20 * MS).crawls(soonest), "that is all that it has");
+        assert!(!load(0, four, 20 * MS).crawls(soonest));
         let repaired = Load { beyond_bytes: 198_000, ..load(200_000, four, 20 * MS) };
-        assert!(!repaired.crawls_beside(soonest), "it waits for one segment");
+        assert!(!repaired.crawls(soonest), "it waits for one segment");
         // On a machine's own path a queue that the other has not got is gone in no time.
         let loopback = load(1_000_000, 50_000_000, MS / 20);
-        assert!(!loopback.crawls_beside(load(0, 50_000_000, MS / 20).delivers_in(64 * 1024, Instant::START)));
+        assert!(
+            !loopback.crawls(|| Some(load(0, 50_000_000, MS / 20).delivers_in(64 * 1024, Instant::START)))
+        );
         // One that is as slow as all of them is none.
         let slow = load(64 * 1024, 500_000, 50 * MS);
-        assert!(!slow.crawls_beside(load(0, 500_000, 50 * MS).delivers_in(64 * 1024, Instant::START)));
+        assert!(!slow.crawls(|| Some(load(0, 500_000, 50 * MS).delivers_in(64 * 1024, Instant::START))));
     }
 
     #[test]

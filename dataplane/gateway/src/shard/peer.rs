@@ -321,7 +321,7 @@ impl Peer {
     /// Whether what `stream` carries comes along, or would come sooner by another.
     fn advances(&self, stream: &Stream, arrives: bool, load: &Load) {
         let now = clock::now();
-        let crawls = self.soonest_beside(stream, now).is_some_and(|soonest| load.crawls_beside(soonest));
+        let crawls = load.crawls(|| self.soonest_beside(stream, now));
         if crawls && !stream.crawls.get() {
             self.sessions().iter().for_each(|running| running.crawls(stream.id));
         }

@@ -5,9 +5,9 @@
 //! under way leaves again, once, on another stream, when nothing has arrived on its own for half as long again as frames take: longer
 //! than a repetition by TCP. A stream that is merely slow goes on, and what it carries comes; one that crawls, so that others would
 //! deliver the same sooner from the beginning, counts as still: BBR leaves a stream four segments a round trip for 200 ms to see how
-//! short the path is (Cardwell et al., ACM Queue 14-5, ProbeRTT). Where nobody says what arrives on streams, a frame is stuck when it has been on its way for longer than the smoothed time of frames and four times its variation, as
-//! TCP's own timer has it (RFC 6298). The receiver drops what it has (DWCP-80). Only a frame that others wait for is repeated, and
-//! only a share of the traffic.
+//! short the path is (Cardwell et al., ACM Queue 14-5, ProbeRTT). Where nobody says what arrives on streams, a frame is stuck when it
+//! has been on its way for longer than the smoothed time of frames and four times its variation, as TCP's own timer has it (RFC
+//! 6298). The receiver drops what it has (DWCP-80). Only a frame that others wait for is repeated, and only a share of the traffic.
 
 use super::Outbound;
 use crate::limits::{CARRY_WAIT, CARRY_WAIT_STOPPED, REPEATED_BYTES_FREE, REPEATED_SHARE, STUCK_MIN};
